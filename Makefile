@@ -1,0 +1,57 @@
+# make fit · make test · make check · make docs · make test-slow · make bench
+# Every target builds the environment it needs, from the lock of this Python, once.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+LOCK := constraints/$(VERSION).txt
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: fit test test-slow check docs bench lock clean
+
+fit: $(VENV)/train.stamp
+	$(BIN)/leakdet-tf fit experiments/gas_unet.toml $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m leakdet_tf.config.reference > docs/experiment-file.md
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/startup.py
+
+# One environment: the test target adds its packages to the one that fit made.
+$(VENV)/train.stamp: $(LOCK) setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[train]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/train.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[dev]'
+	touch $@
+
+$(LOCK):
+	@echo "there is no lock for this Python ($(VERSION)): use Python 3.11, 3.12 or 3.13, as in: make fit PYTHON=python3.12" >&2
+	@exit 2
+
+# Resolves the locks anew; needs uv.
+lock:
+	for v in 3.11 3.12 3.13; do \
+	  uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version $$v --extra dev \
+	    -o constraints/py$$(echo $$v | tr -d .).txt setup.cfg; \
+	done
+	uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 -o constraints/py310.txt setup.cfg
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

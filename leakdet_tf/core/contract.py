@@ -1,0 +1,162 @@
+"""The contract: what a model's inputs and outputs mean, kept as JSON beside every model and copied to every export."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from leakdet_tf.core.errors import ContractError
+from leakdet_tf.core.files import sha256_bytes, write_text
+from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.records import IGNORE
+
+FORMAT = 1
+TaskName = Literal["segment"]
+Activation = Literal["softmax", "sigmoid", "linear"]
+
+PALETTE = ("#f58231", "#4363d8", "#ffe119", "#3cb44b", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#a9a9ff", "#9a6324")
+"""Colours given to painted classes in their order. Red is kept for errors."""
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """A class: its name, and its colour ``#rrggbb`` in pictures, None for one that is not painted (background)."""
+
+    name: str
+    color: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ContractError(f"a class needs a name, not {self.name!r}")
+        if self.color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", self.color):
+            raise ContractError(f"class '{self.name}': colour '{self.color}' is not of the form #rrggbb")
+
+    @property
+    def rgb(self) -> tuple[int, int, int] | None:
+        """The colour as three bytes."""
+        if self.color is None:
+            return None
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Task, inputs by name, classes in the order of the output channels, head activation, and whose weights they are.
+
+    ``weights_sha256`` identifies the trained weights (not one file: every export of a model shares the contract).
+    ``parent`` is the id of the contract that this one was derived from by later knowledge, such as calibration.
+    """
+
+    task: TaskName
+    inputs: dict[str, ImageSpec]
+    classes: tuple[ClassSpec, ...]
+    activation: Activation = "softmax"
+    experiment: str = ""
+    weights_sha256: str = ""
+    parent: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in get_args(TaskName):
+            raise ContractError(f"unknown task '{self.task}'")
+        if self.activation not in get_args(Activation):
+            raise ContractError(f"unknown activation '{self.activation}'")
+        if not self.inputs or not all(self.inputs):
+            raise ContractError("a contract needs at least one input, and a name for each")
+        if not 2 <= len(self.classes) <= IGNORE:
+            raise ContractError(f"a contract needs 2 to {IGNORE} classes, has {len(self.classes)}")
+        if len(set(self.class_names)) != len(self.classes):
+            raise ContractError(f"class names repeat: {', '.join(self.class_names)}")
+        for key in ("experiment", "weights_sha256", "parent"):
+            value = getattr(self, key)
+            if not isinstance(value, str) and not (key == "parent" and value is None):
+                raise ContractError(f"{key} must be text, is {value!r}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the output channels."""
+        return tuple(item.name for item in self.classes)
+
+    @property
+    def primary(self) -> str:
+        """The input in whose pixels answers are given: the first."""
+        return next(iter(self.inputs))
+
+    @property
+    def id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the JSON; the order of inputs counts, because the first is primary."""
+        return sha256_bytes(json.dumps(self.to_dict()).encode())[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the format's number."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    def save(self, path: Path) -> None:
+        """Write JSON, whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def from_dict(cls, data: Any, *, where: str = "contract") -> Contract:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ContractError: an unknown format, a missing or unknown key, or a value that breaks a rule.
+        """
+        if not isinstance(data, dict):
+            raise ContractError(f"{where}: not a contract but {type(data).__name__}")
+        found = data.get("format")
+        if type(found) is not int or found != FORMAT:
+            raise ContractError(
+                f"{where}: contract format {found!r}, this version reads {FORMAT}", remedy="update leakdet_tf"
+            )
+        if missing := {"task", "inputs", "classes"} - set(data):
+            raise ContractError(f"{where}: '{min(missing)}' is missing")
+        fields = {key: value for key, value in data.items() if key != "format"}
+        try:
+            fields["inputs"] = {name: ImageSpec(**spec) for name, spec in fields["inputs"].items()}
+            fields["classes"] = tuple(ClassSpec(**item) for item in fields["classes"])
+            return cls(**fields)
+        except ContractError as error:
+            raise ContractError(f"{where}: {error.args[0]}", remedy=error.remedy) from error
+        except (TypeError, AttributeError) as error:
+            raise ContractError(f"{where}: malformed contract ({error})") from error
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str = "contract") -> Contract:
+        """Read a contract's JSON text."""
+        try:
+            parsed = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"{where}: not JSON ({error})") from error
+        return cls.from_dict(parsed, where=where)
+
+    @classmethod
+    def load(cls, path: Path) -> Contract:
+        """Read ``contract.json``."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ContractError(
+                f"{path}: cannot be read ({error.strerror})", remedy="is this a run or a bundle?"
+            ) from error
+        return cls.from_bytes(data, where=str(path))
+
+
+def classes_of(names: list[str], colors: dict[str, str] | None = None) -> tuple[ClassSpec, ...]:
+    """Class specs from names: ``background`` is not painted, the others take ``colors``' or a colour of the palette.
+
+    A painted class's place in the palette does not depend on whether others have a colour of their own, except that
+    a palette colour named in ``colors`` is not given twice. Past its end the palette repeats.
+    """
+    colors = colors or {}
+    used = {color.lower() for color in colors.values()}
+    palette = cycle([color for color in PALETTE if color not in used] or PALETTE)
+    specs = []
+    for name in names:
+        fallback = None if name == "background" else next(palette)
+        specs.append(ClassSpec(name, colors.get(name, fallback)))
+    return tuple(specs)

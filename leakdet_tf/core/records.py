@@ -1,0 +1,103 @@
+"""The records that flow from file to answer. Each checks itself, so that a wrong array fails where it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.core.errors import ContractError
+from leakdet_tf.core.images import Labels, Pixels, Size
+
+IGNORE = 255
+"""The label of pixels that count neither in loss nor in score."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a picture comes from: its file, and for rendered ones the generator and seed."""
+
+    file: str
+    kind: Literal["real", "rendered"] = "real"
+    generator: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture, or one set of pictures taken together, with its truth.
+
+    ``images`` maps input names to uint8 or uint16 (H, W, C); ``truth`` is what the task defines: for segmentation
+    uint8 (H, W) class indices with :data:`IGNORE`, None when unknown.
+    """
+
+    id: str
+    images: dict[str, Pixels]
+    truth: npt.NDArray[Any] | None
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ContractError(f"{self.id}: a sample needs at least one picture")
+        for name, image in self.images.items():
+            if image.ndim != 3 or 0 in image.shape or image.dtype not in (np.uint8, np.uint16):
+                raise ContractError(
+                    f"{self.id}: '{name}' must be uint8 or uint16 (H, W, C), is {image.dtype} {image.shape}"
+                )
+
+
+class Batch(NamedTuple):
+    """What Keras takes: inputs by name (B, H, W, C), targets, and one weight a picture, float32 (B,)."""
+
+    inputs: dict[str, Any]
+    targets: Any
+    weights: Any
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What every answer carries: the contract's id, and where the time went (milliseconds)."""
+
+    model: str = ""
+    total_ms: float = 0.0
+    invoke_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mask(Prediction):
+    """A class for each pixel of the original picture.
+
+    ``labels``: uint8 (H, W) class indices. ``scores``: float32 (H, W), the model's output for that class there.
+    """
+
+    labels: Labels
+    scores: npt.NDArray[np.float32]
+    classes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.size == 0 or self.labels.dtype != np.uint8:
+            raise ContractError(f"labels must be uint8 (H, W), are {self.labels.dtype} {self.labels.shape}")
+        if self.scores.shape != self.labels.shape:
+            raise ContractError(f"scores {self.scores.shape} and labels {self.labels.shape} differ in shape")
+        if self.scores.dtype != np.float32:
+            raise ContractError(f"scores must be float32, are {self.scores.dtype}")
+        if self.classes and int(self.labels.max()) >= len(self.classes):
+            raise ContractError(f"label {self.labels.max()} has no name among {len(self.classes)} classes")
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the original picture."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def fractions(self) -> dict[str, float]:
+        """The share of the picture that each class covers; they sum to 1.
+
+        Raises:
+            ContractError: the mask was made without class names.
+        """
+        if not self.classes:
+            raise ContractError("this mask carries no class names")
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        return {name: float(count) / self.labels.size for name, count in zip(self.classes, counts, strict=True)}

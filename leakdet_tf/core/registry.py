@@ -1,0 +1,76 @@
+"""Names to callables, as data: listing imports nothing, and ``module:attribute`` names anyone's own code."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from leakdet_tf.core.errors import ModelError, did_you_mean
+
+REGISTRY: dict[str, dict[str, str]] = {
+    "model": {
+        "unet": "leakdet_tf.models.unet:unet",
+    },
+    "encoder": {
+        "resnet18": "leakdet_tf.models.resnet:resnet18",
+        "resnet34": "leakdet_tf.models.resnet:resnet34",
+        "resnet50": "leakdet_tf.models.resnet:resnet50",
+    },
+    "head": {
+        "conv": "leakdet_tf.models.heads:conv_head",
+    },
+    "generator": {
+        "gas": "leakdet_tf.synth.gas:render",
+    },
+    "loss": {
+        "cross_entropy": "leakdet_tf.training.losses:cross_entropy",
+        "dice": "leakdet_tf.training.losses:dice",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of a kind (``model``, ``encoder``, ``head``, ``generator``, ``loss``), sorted."""
+    return sorted(REGISTRY[kind])
+
+
+def resolve(kind: str, name: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The callable behind a registered name or a ``package.module:attribute`` path; a callable is returned as it is.
+
+    Raises:
+        ModelError: nothing has that name, the module cannot be imported, or it lacks the attribute.
+    """
+    if callable(name):
+        return name
+    if not isinstance(name, str):
+        raise ModelError(f"a {kind} is named by text, not by {name!r}", remedy=f"choose from: {', '.join(names(kind))}")
+    path = REGISTRY[kind].get(name, name)
+    module_name, separator, attribute = path.partition(":")
+    if not separator:
+        near = did_you_mean(name, REGISTRY[kind])
+        raise ModelError(
+            f"unknown {kind} '{name}'",
+            remedy=f"{near}{'' if near.endswith('?') else '.'} Code of your own is named 'package.module:function'",
+        )
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ModelError(
+            f"{kind} '{name}': '{module_name}' is no module's name", remedy="write 'package.module:function'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if not (module_name == missing or module_name.startswith(missing + ".")):
+            raise
+        raise ModelError(
+            f"{kind} '{name}': there is no module '{missing}'",
+            remedy="install its package or put its folder on PYTHONPATH",
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise ModelError(
+            f"{kind} '{name}': module '{module_name}' has no callable '{attribute}'",
+            remedy="check the part after the colon",
+        )
+    return found  # type: ignore[no-any-return]
