@@ -1,0 +1,108 @@
+"""A split decoded once, by ``core``, in parallel, and kept as raw pixels at the model's size.
+
+Everything is decoded before the first step, so that a bad file is named at once and not in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import ContractError, DataError
+from leakdet_tf.core.files import sha256_bytes
+from leakdet_tf.core.images import Geometry, ImageSpec, Pixels
+from leakdet_tf.core.tasks import task_of
+from leakdet_tf.data.readers import Item, read
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """A split in memory.
+
+    ``inputs``: uint8 or uint16 (N, h, w, C) by input name. ``targets``: the task's arrays, for segmentation uint8
+    (N, h, w). ``digests``: SHA-256 of each item's files.
+    """
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Pixels]
+    targets: npt.NDArray[np.uint8]
+    digests: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sha256(self) -> str:
+        """One digest of all files and their ids, in the split's order."""
+        lines = (f"{key} {' '.join(digest)}\n" for key, digest in zip(self.ids, self.digests, strict=True))
+        return sha256_bytes("".join(lines).encode())
+
+
+def bytes_needed(count: int, contract: Contract) -> int:
+    """Memory that :func:`fill` takes for ``count`` pictures, in bytes."""
+    pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
+    height, width = contract.inputs[contract.primary].size
+    return count * (pixels + height * width)
+
+
+def fill(items: Sequence[Item], contract: Contract, table: npt.NDArray[np.int16]) -> Iterator[int | Cache]:
+    """Decode items with all cores: yields how many are done after each, and at the end the :class:`Cache`.
+
+    Raises:
+        DataError: a file is damaged or of the wrong kind, and is named; or there are no items, or not enough memory.
+    """
+    if not items:
+        raise DataError("a split holds no pictures", remedy="training needs some in each of train, val and test")
+    needed, free = bytes_needed(len(items), contract), _free_memory()
+    if free is not None and not needed <= 0.8 * free:
+        raise DataError(
+            f"{len(items)} pictures take {needed / 2**30:.1f} GiB of memory at the model's size, "
+            f"{free / 2**30:.1f} GiB are free",
+            remedy="use a smaller data.inputs size or fewer pictures",
+        )
+    inputs: dict[str, Pixels] = {n: np.empty((len(items), *s.shape), s.dtype) for n, s in contract.inputs.items()}
+    targets = np.empty((len(items), *contract.inputs[contract.primary].size), np.uint8)
+    task = task_of(contract)
+
+    def one(position: int) -> tuple[str, ...]:
+        item = items[position]
+        loaded = read(item, table)
+        for name, spec in contract.inputs.items():
+            inputs[name][position], geometry = _applied(spec, loaded.sample.images[name], str(item.images[name]))
+            if name == contract.primary:
+                targets[position] = task.targets(loaded.sample.truth, geometry)
+        return loaded.sha256
+
+    digests = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        try:
+            for done, digest in enumerate(pool.map(one, range(len(items))), start=1):
+                digests.append(digest)
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
+    yield Cache(tuple(item.id for item in items), inputs, targets, tuple(digests))
+
+
+def _applied(spec: ImageSpec, image: Pixels, path: str) -> tuple[Pixels, Geometry]:
+    try:
+        return spec.apply(image, name=path)
+    except ContractError as error:
+        said = str(error.args[0])
+        raise DataError(said if path in said else f"{path}: {said}", remedy=error.remedy) from error
+
+
+def _free_memory() -> int | None:
+    # Linux's own estimate, which counts what it keeps of files as free. No figure elsewhere, so no check.
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,0 +1,96 @@
+"""Dividing one folder into train, val and test: by picture, or by group so that relatives stay together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leakdet_tf.config.schema import SPLITS, Split
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.files import write_json
+
+FORMAT = 1
+
+
+def divide(ids: Sequence[str], split: Split, *, where: str) -> dict[str, list[str]]:
+    """Ids by split, sorted. The same ids and seed give the same division, whatever order they come in.
+
+    Args:
+        ids: what to divide.
+        split: shares, seed and grouping; or a manifest of an earlier division, used as it is.
+        where: the folder, for messages.
+
+    Raises:
+        DataError: a stem does not match ``group``, a split that has a share would be empty, or the manifest does
+            not name exactly these ids.
+    """
+    if split.manifest:
+        return _from_manifest(ids, Path(split.manifest), where)
+    groups: dict[str, list[str]] = {}
+    for key in sorted(ids):
+        groups.setdefault(_group(key, split.group, where), []).append(key)
+    names = sorted(groups)
+    order = [names[i] for i in np.random.default_rng(split.seed).permutation(len(names))]
+    first = round(split.train * len(order))
+    second = round((split.train + split.val) * len(order))
+    parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
+    for name in SPLITS:
+        if getattr(split, name) > 0 and not parts[name]:
+            what = "groups" if split.group else "pictures"
+            raise DataError(
+                f"{where}: {len(order)} {what} leave none for {name}", remedy="change the shares or add pictures"
+            )
+    return {name: sorted(key for group in parts[name] for key in groups[group]) for name in SPLITS}
+
+
+def manifest_of(parts: dict[str, list[str]], split: Split, root: str) -> dict[str, Any]:
+    """A division as plain data for ``split.json``."""
+    return {"format": FORMAT, "root": root, "seed": split.seed, "group": split.group, "splits": parts}
+
+
+def save_manifest(path: Path, parts: dict[str, list[str]], split: Split, root: str) -> None:
+    """Write ``split.json``, which ``data.split.manifest`` takes."""
+    write_json(path, manifest_of(parts, split, root))
+
+
+def _group(key: str, pattern: str, where: str) -> str:
+    if not pattern:
+        return key
+    match = re.search(pattern, Path(key).name)
+    if match is None or match[1] is None:
+        raise DataError(f"{where}: '{key}' does not match data.split.group '{pattern}'", remedy="widen the expression")
+    return match[1]
+
+
+def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list[str]]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']!r}, this version reads {FORMAT}")
+        parts = {name: _texts(manifest["splits"][name]) for name in SPLITS}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy="check data.split.manifest") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a split manifest ({error})", remedy="use a split.json written by a run"
+        ) from error
+    named = [key for part in parts.values() for key in part]
+    if len(set(named)) != len(named):
+        twice = next(key for key, count in Counter(named).items() if count > 1)
+        raise DataError(f"{path}: '{twice}' stands there twice", remedy="each picture belongs to one split, once")
+    if odd := sorted(set(named) ^ set(ids)):
+        side = "is not in" if odd[0] in set(named) else "is not named, yet in"
+        raise DataError(f"{path}: '{odd[0]}' {side} {where} ({len(odd)} such)", remedy="make a new split")
+    return parts
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise TypeError("a split is a list of names")
+    return sorted(value)

@@ -1,0 +1,127 @@
+"""From an experiment's ``[model]`` table to a model: arguments checked against the factory's signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from leakdet_tf.core.errors import ConfigError, ModelError, did_you_mean
+from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.registry import resolve
+
+_ACTIVATIONS = ("softmax", "sigmoid", "linear")
+
+
+def build(
+    factory: str, arguments: Mapping[str, Any], *, inputs: Mapping[str, ImageSpec], classes: int, seed: int
+) -> keras.Model:
+    """Call a factory with the user's arguments and those that follow from the rest of the experiment.
+
+    What follows is passed to the parameters that the factory has: ``inputs`` (specs by name), or for one input
+    ``input_shape`` (h, w, C), ``input_dtype``, ``input_name``; then ``classes`` and ``seed``.
+
+    Raises:
+        ConfigError: an argument that the factory does not have, or one that the experiment sets elsewhere.
+        ModelError: the factory refuses, or its model does not fit the experiment.
+    """
+    function = resolve("model", factory)
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # callables of compiled code have no signature to read
+        raise ModelError(f"model '{factory}': {error}", remedy="name a Python function") from error
+    derived = _derived(inputs, classes, seed)
+    for key in arguments:
+        if key in derived:
+            raise ConfigError(
+                f"model.{key}: follows from the rest of the experiment",
+                remedy=f"remove it from [model] ({_SET_BY[key]})",
+            )
+        if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            own = [name for name in parameters if name not in derived]
+            raise ConfigError(f"model.{key}: '{factory}' has no such argument", remedy=did_you_mean(key, own))
+    passed = {key: value for key, value in derived.items() if key in parameters}
+    keras.utils.set_random_seed(seed)  # for what the factory leaves to Keras
+    try:
+        model = function(**passed, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model '{factory}': {error}", remedy="check the arguments in [model]") from error
+    _check(model, factory, inputs, classes)
+    return model
+
+
+_SET_BY = {
+    "inputs": "[data.inputs] sets it",
+    "input_shape": "[data.inputs] sets it",
+    "input_dtype": "[data.inputs] sets it",
+    "input_name": "[data.inputs] sets it",
+    "classes": "task.classes sets it",
+    "seed": "the key seed at the top sets it",
+}
+
+
+def _derived(inputs: Mapping[str, ImageSpec], classes: int, seed: int) -> dict[str, Any]:
+    derived: dict[str, Any] = {"inputs": dict(inputs), "classes": classes, "seed": seed}
+    if len(inputs) == 1:
+        ((name, spec),) = inputs.items()
+        derived |= {"input_shape": spec.shape, "input_dtype": spec.dtype, "input_name": name}
+    return derived
+
+
+def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: int) -> None:
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"model '{factory}': returned {type(model).__name__}", remedy="a factory returns a keras.Model"
+        )
+    if not model.built or not getattr(model, "inputs", None):
+        raise ModelError(
+            f"model '{factory}': does not say what its inputs are",
+            remedy="make it of keras.Input and keras.Model(in, out)",
+        )
+    if len(model.outputs) != 1:
+        raise ModelError(
+            f"model '{factory}': has {len(model.outputs)} outputs, expected one", remedy="mend the factory"
+        )
+    taken = {tensor.name: (str(tensor.dtype), tuple(tensor.shape[1:])) for tensor in model.inputs}
+    given = {name: (spec.dtype, spec.shape) for name, spec in inputs.items()}
+    if sorted(taken) != sorted(given) or not all(_takes(taken[name], given[name]) for name in given):
+        raise ModelError(
+            f"model '{factory}': takes {_listed(taken)}; the experiment gives {_listed(given)}",
+            remedy="declare keras.Input(shape, dtype=input_dtype, name=input_name) for each",
+        )
+    size = next(iter(inputs.values())).size
+    found = tuple(model.outputs[0].shape[1:])
+    if not _takes(("", found), ("", (*size, classes))):
+        raise ModelError(
+            f"model '{factory}': its output is {found}, expected {(*size, classes)}", remedy="mend the factory"
+        )
+    activation_of(model)
+
+
+def _takes(declared: tuple[str, tuple[int | None, ...]], given: tuple[str, tuple[int, ...]]) -> bool:
+    # The same dtype, and the same shape but for sizes that are declared as None.
+    (kind, shape), (other, sizes) = declared, given
+    same = len(shape) == len(sizes) and all(want in (None, have) for want, have in zip(shape, sizes, strict=True))
+    return kind == other and same
+
+
+def _listed(inputs: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:
+    return ", ".join(f"'{name}' as {kind} {shape}" for name, (kind, shape) in sorted(inputs.items()))
+
+
+def activation_of(model: Any) -> str:
+    """The activation of the model's last layer: ``softmax``, ``sigmoid`` or ``linear``.
+
+    Raises:
+        ModelError: the last layer is not an Activation layer with one of these.
+    """
+    last = model.layers[-1]
+    name = keras.activations.serialize(last.activation) if isinstance(last, keras.layers.Activation) else ""
+    if name not in _ACTIVATIONS:
+        raise ModelError(
+            f"model '{model.name}': its last layer '{last.name}' is not a softmax, sigmoid or linear Activation",
+            remedy="end it with keras.layers.Activation(activation, dtype='float32', name='probabilities')",
+        )
+    return str(name)

@@ -1,0 +1,1 @@
+"""What changes weights: objectives, the loop and its callbacks."""
