@@ -1,0 +1,1 @@
+"""Measuring and showing a finished model; nothing here changes weights or formats."""

@@ -1,0 +1,95 @@
+"""The command line: a table of commands, each imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from leakdet_tf import __version__
+from leakdet_tf.core.errors import LeakdetError, MissingExtraError
+
+COMMANDS = {
+    "fit": ("leakdet_tf.cli.fit:command", "Train from an experiment file; evaluate and export the result."),
+    "evaluate": ("leakdet_tf.cli.evaluate:command", "Measure a run or a bundle on pictures with masks."),
+    "predict": ("leakdet_tf.cli.predict:command", "Answer for pictures: overlays, masks and a CSV line each."),
+    "export": ("leakdet_tf.cli.export:command", "Make bundles for devices from a run."),
+    "synth": ("leakdet_tf.cli.synth:command", "Render pictures with exact masks."),
+}
+_TRAIN_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "pydantic",
+    "pydantic_core",
+    "rich",
+    "matplotlib",
+    "tomli_w",
+    "tomllib",
+    "tensorboard",
+)
+
+
+class Table(click.Group):
+    """A group that imports a command's module when the command is called, so that ``--help`` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself, or for help texts only its summary."""
+        if cmd_name not in COMMANDS:
+            return None
+        path, summary = COMMANDS[cmd_name]
+        if ctx.resilient_parsing or getattr(ctx, "_listing", False):
+            return click.Command(cmd_name, help=summary)
+        module, _, attribute = path.partition(":")
+        found: click.Command = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table's summaries, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=Table, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="leakdet-tf")
+@click.option("--debug", is_flag=True, help="Show Python's traceback when something fails.")
+def cli(debug: bool) -> None:
+    """Leak detection for industrial inspection: an experiment file goes in, a model for a robot comes out."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 incomplete, 2 refused, 130 interrupted."""
+    import sys
+
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = cli.main(given, prog_name="leakdet-tf", standalone_mode=False)
+    except LeakdetError as error:
+        return _refused(str(error), debug="--debug" in given)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _TRAIN_PACKAGES:
+            raise
+        missing = MissingExtraError(
+            f"this command needs '{error.name}', which is not installed",
+            remedy="pip install 'leakdet_tf[train]' (Python 3.11 or newer)",
+        )
+        return _refused(str(missing), debug="--debug" in given)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _refused(text: str, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"leakdet-tf: {text}", err=True)
+    return 2

@@ -1,0 +1,25 @@
+"""``leakdet-tf predict``."""
+
+from __future__ import annotations
+
+import click
+
+from leakdet_tf.cli.options import model, threads
+
+
+@click.command("predict")
+@model
+@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
+@click.option("--out", default="predictions", show_default=True, metavar="DIR", help="Folder for the answers.")
+@threads
+def command(model: str, pictures: tuple[str, ...], out: str, threads: int | None) -> int:
+    """Answer for pictures: overlays, masks and a CSV line each.
+
+    PICTURE is a file, a folder that is searched through, or a pattern in quotes such as 'frames/*.jpg'. A picture
+    that cannot be read is named and passed over; the exit status is then 1. A bundle needs the base install only.
+    """
+    from leakdet_tf.jobs.predict import predict
+
+    done = predict(model, pictures, out=out, threads=threads, log=lambda line: click.echo(line, err=True))
+    click.echo(f"{done.answered} answered, {done.refused} refused: {done.table}")
+    return 1 if done.refused else 0

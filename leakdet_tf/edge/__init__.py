@@ -1,0 +1,11 @@
+"""What runs on the device: NumPy, Pillow and LiteRT, no trainer.
+
+>>> from leakdet_tf.edge import Predictor
+>>> mask = Predictor("bundle").predict("frame.jpg")
+"""
+
+from leakdet_tf.edge.backends.protocol import Backend
+from leakdet_tf.edge.bundle import Bundle, open_bundle
+from leakdet_tf.edge.predictor import Predictor
+
+__all__ = ["Backend", "Bundle", "Predictor", "open_bundle"]

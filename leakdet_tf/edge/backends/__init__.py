@@ -1,0 +1,23 @@
+"""Runtimes for exported models, one file each, imported when a bundle needs it."""
+
+from __future__ import annotations
+
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import BundleError
+from leakdet_tf.edge.backends.protocol import Backend
+
+
+def open_backend(model_file: str, model: bytes, contract: Contract, *, threads: int | None = None) -> Backend:
+    """The runtime for a bundle's model file, loaded from bytes that have been checked.
+
+    Args:
+        model_file: the file's name in the bundle; its suffix chooses the runtime.
+        model: the file's content.
+        contract: what inputs the model must take.
+        threads: CPU threads, None for the runtime's own choice.
+    """
+    if model_file == "model.tflite":
+        from leakdet_tf.edge.backends.litert import LiteRTBackend
+
+        return LiteRTBackend(model, contract, threads=threads)
+    raise BundleError(f"no runtime for {model_file}", remedy="update leakdet_tf")

@@ -1,0 +1,136 @@
+"""From a frame to an answer in the frame's own pixels: the same steps for an exported file and for a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import BundleError, ContractError
+from leakdet_tf.core.images import Geometry, Pixels, decode
+from leakdet_tf.core.records import Mask
+from leakdet_tf.core.tasks import task_of
+from leakdet_tf.edge.backends import open_backend
+from leakdet_tf.edge.backends.protocol import Backend
+from leakdet_tf.edge.bundle import Bundle, GoldenFrame, open_bundle
+
+Frame = str | Path | Pixels
+
+
+class Predictor:
+    """Answers for frames.
+
+    Args:
+        bundle: an export's folder. Its hashes are checked before anything parses it, then its golden frames are
+            answered again and compared with the answers kept in it.
+        threads: CPU threads for the model; None takes the runtime's default.
+
+    Raises:
+        BundleError: the bundle is incomplete, changed, or answers otherwise than when it was made.
+
+    >>> predictor = Predictor("bundle")
+    >>> predictor.predict("frame.jpg").fractions()["gas"]
+    """
+
+    def __init__(self, bundle: str | Path, *, threads: int | None = None) -> None:
+        opened = open_bundle(bundle)
+        self._setup(open_backend(opened.model_file, opened.model, opened.contract, threads=threads), opened.contract)
+        self.card: dict[str, Any] = opened.card
+        self._replay(opened)
+
+    @classmethod
+    def over(cls, backend: Backend, contract: Contract) -> Predictor:
+        """A predictor on a runtime that is already open, such as a Keras model: nothing is replayed."""
+        predictor = cls.__new__(cls)
+        predictor._setup(backend, contract)
+        predictor.card = {}
+        return predictor
+
+    def _setup(self, backend: Backend, contract: Contract) -> None:
+        self.backend = backend
+        self.contract = contract
+        self._task = task_of(contract)
+
+    def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> Mask:
+        """The answer for one frame, at the frame's own size.
+
+        Args:
+            frame: a file's path, or pixels uint8/uint16 (H, W) or (H, W, C) in RGB order; for a model with several
+                inputs a mapping from input name to one of these.
+            bgr: the pixels are in OpenCV's order.
+
+        Raises:
+            ImageError: a file cannot be decoded.
+            ContractError: the pixels are not what the contract takes.
+        """
+        start = perf_counter()
+        inputs, geometry = self.prepare(self.load(frame, bgr=bgr))
+        invoked = perf_counter()
+        outputs = self.backend.run(inputs)
+        invoke_ms = (perf_counter() - invoked) * 1e3
+        answer: Mask = self._task.decode(outputs, self.contract, geometry)
+        return replace(answer, invoke_ms=invoke_ms, total_ms=(perf_counter() - start) * 1e3)
+
+    def draw(self, frame: Frame | Mapping[str, Frame], answer: Mask, *, bgr: bool = False) -> npt.NDArray[np.uint8]:
+        """The frame with the answer painted on it: uint8 (H, W, 3), RGB, or BGR when ``bgr``."""
+        image = self.load(frame, bgr=bgr)[self.contract.primary]
+        drawn: npt.NDArray[np.uint8] = self._task.draw(image, answer, self.contract)
+        return drawn[..., ::-1] if bgr else drawn
+
+    def load(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> dict[str, Pixels]:
+        """Pixels (H, W, C) by input name."""
+        frames = frame if isinstance(frame, Mapping) else {self.contract.primary: frame}
+        if set(frames) != set(self.contract.inputs):
+            raise ContractError(f"the model takes {sorted(self.contract.inputs)}, got {sorted(frames)}")
+        return {name: _pixels(item, bgr=bgr) for name, item in frames.items()}
+
+    def prepare(self, images: Mapping[str, Pixels]) -> tuple[dict[str, Pixels], Geometry]:
+        """What the model takes, by input name, and where the primary picture lies in it."""
+        fitted = {name: spec.apply(images[name], name=name) for name, spec in self.contract.inputs.items()}
+        return {name: pixels for name, (pixels, _) in fitted.items()}, fitted[self.contract.primary][1]
+
+    def outputs(self, images: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
+        """Raw outputs, float32 by name, for original pixels (H, W, C) by input name."""
+        return self.backend.run(self.prepare(images)[0])
+
+    def golden(self, images: Mapping[str, Pixels]) -> GoldenFrame:
+        """A frame with this runtime's own answer, for a bundle."""
+        return GoldenFrame(dict(images), self.outputs(images))
+
+    def _replay(self, bundle: Bundle) -> None:
+        for number, frame in enumerate(bundle.golden):
+            outputs = self.outputs(frame.images)
+            if set(outputs) != set(frame.outputs):
+                raise BundleError(
+                    f"{bundle.folder}: golden frame {number} names other outputs", remedy="export it anew"
+                )
+            for name, kept in frame.outputs.items():
+                scale = max(1.0, float(np.abs(kept).max(initial=0)))
+                same = kept.shape == outputs[name].shape
+                gap = float(np.abs(outputs[name] - kept).max(initial=0)) / scale if same else float("inf")
+                if not gap <= bundle.golden_tolerance:
+                    raise BundleError(
+                        f"{bundle.folder}: golden frame {number} is answered otherwise here than where it was made "
+                        f"(difference {gap:.2g}, limit {bundle.golden_tolerance:.2g})",
+                        remedy="this runtime computes wrongly: update ai-edge-litert, or export anew",
+                    )
+
+
+def _pixels(frame: Frame, *, bgr: bool) -> Pixels:
+    if isinstance(frame, str | Path):
+        return decode(frame)
+    pixels: Any = np.asarray(frame)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
+        raise ContractError(f"a frame is uint8 or uint16 (H, W) or (H, W, C), got {pixels.dtype} {pixels.shape}")
+    if bgr and pixels.shape[2] == 3:
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
+    checked: Pixels = pixels
+    return checked

@@ -1,0 +1,142 @@
+"""``leakdet-tf predict``: answers for pictures, as overlays, masks and a CSV line each. Runs on the base install."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from leakdet_tf.core.errors import DataError, ImageError
+from leakdet_tf.core.files import whole_file
+from leakdet_tf.core.images import SUFFIXES
+from leakdet_tf.core.records import Mask
+from leakdet_tf.jobs.runs import Log, open_model
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many pictures were answered, how many could not be read, and where the answers are."""
+
+    answered: int
+    refused: int
+    table: Path
+
+
+def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None, log: Log) -> Predicted:
+    """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and ``masks/``.
+
+    Args:
+        model: a run's folder or a bundle's.
+        sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``.
+        out: folder for the answers.
+        threads: CPU threads of an exported model.
+        log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
+
+    Raises:
+        DataError: nothing matches a source, or the answers cannot be written.
+    """
+    pictures = find_pictures(sources)
+    opened = open_model(model, threads=threads)
+    if opened.note:
+        log(opened.note)
+    predictor, folder = opened.predictor, Path(out)
+    names = out_names(pictures)
+    table = folder / "predictions.csv"
+    refused = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with table.open("w", newline="", encoding="utf-8", buffering=1) as file:
+            writer = csv.DictWriter(file, fieldnames=fields(predictor.contract.class_names), lineterminator="\n")
+            writer.writeheader()
+            for path in pictures:
+                try:
+                    image = predictor.load(path)
+                except ImageError as error:
+                    log(str(error))
+                    refused += 1
+                    continue
+                answer = predictor.predict(image)
+                overlay, mask = folder / "overlays" / f"{names[path]}.png", folder / "masks" / f"{names[path]}.png"
+                _write_png(overlay, predictor.draw(image, answer))
+                _write_png(mask, answer.labels)
+                writer.writerow(row(path, answer, mask, overlay))
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror or error})", remedy="free disk space or change --out"
+        ) from error
+    return Predicted(len(pictures) - refused, refused, table)
+
+
+def find_pictures(sources: Sequence[str]) -> list[Path]:
+    """Every picture that the sources name, sorted, each once.
+
+    Raises:
+        DataError: a source names nothing.
+    """
+    found: dict[Path, Path] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        elif path.is_file():
+            inside = [path]
+        else:
+            inside = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())  # noqa: PTH207
+        if not inside:
+            raise DataError(
+                f"{source}: no such picture, folder or pattern", remedy=f"pictures end in {', '.join(SUFFIXES)}"
+            )
+        found |= {path.resolve(): path for path in inside}
+    return list(found.values())
+
+
+def out_names(pictures: Sequence[Path]) -> dict[Path, str]:
+    """A name without suffix for each picture's answers, never the same twice.
+
+    The stem where stems differ, else the path below the folder that all pictures share; where two files differ by
+    suffix alone, the suffix is kept as ``two_jpg``.
+    """
+    stems = {path: path.stem for path in pictures}
+    if len(set(stems.values())) == len(pictures):
+        return stems
+    shared = Path(os.path.commonpath([path.resolve().parent for path in pictures]))
+    names = {path: path.resolve().relative_to(shared).with_suffix("").as_posix() for path in pictures}
+    times = Counter(names.values())
+    return {path: name if times[name] == 1 else f"{name}_{path.suffix[1:]}" for path, name in names.items()}
+
+
+def row(path: Path, answer: Mask, mask: Path, overlay: Path) -> dict[str, Any]:
+    """One line of ``predictions.csv``."""
+    height, width = answer.size
+    return {
+        "picture": str(path),
+        "width": width,
+        "height": height,
+        **{f"share_{name}": f"{share:.6f}" for name, share in answer.fractions().items()},
+        "mean_score": f"{float(answer.scores.mean()):.4f}",
+        "model": answer.model,
+        "total_ms": f"{answer.total_ms:.2f}",
+        "invoke_ms": f"{answer.invoke_ms:.2f}",
+        "mask": str(mask),
+        "overlay": str(overlay),
+    }
+
+
+def fields(classes: Sequence[str]) -> list[str]:
+    """The columns of ``predictions.csv``."""
+    shares = [f"share_{name}" for name in classes]
+    return ["picture", "width", "height", *shares, "mean_score", "model", "total_ms", "invoke_ms", "mask", "overlay"]
+
+
+def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    with whole_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

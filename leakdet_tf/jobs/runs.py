@@ -1,0 +1,136 @@
+"""Run folders: made by ``fit``, opened by every command that takes RUN_OR_BUNDLE."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from leakdet_tf import __version__
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import DataError, LeakdetError
+from leakdet_tf.edge.bundle import CONTRACT, SUMS
+from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.jobs.quiet import start_tensorflow
+
+EXPERIMENT = "experiment.toml"
+MODEL = "model.keras"
+_PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "ai-edge-litert", "opencv-python-headless", "pydantic")
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model ready to answer, from a run or a bundle.
+
+    ``kind`` names its format; ``experiment`` is the file of the run that it came from, None for a bundle that was
+    carried away from its run; ``note`` says what the user should know about the choice of model, or is empty.
+    """
+
+    predictor: Predictor
+    kind: str
+    folder: Path
+    experiment: Path | None
+    note: str = ""
+
+
+def create_run(runs: str, name: str) -> Path:
+    """Make and return ``<runs>/<name>/<date-time>``; a folder that exists is never used again.
+
+    Raises:
+        DataError: the folder cannot be made.
+    """
+    parent = Path(runs) / name
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            (folder / "checkpoints").mkdir()
+            return folder
+    except OSError as error:
+        raise DataError(
+            f"{parent}: cannot be made ({error.strerror})", remedy="set runs to a folder that can be written"
+        ) from error
+    raise DataError(f"{parent}: too many runs in this second", remedy="try again")
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions, machine, command."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "leakdet_tf": __version__,
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def logger(path: Path, echo: Log) -> Log:
+    """A function that writes a line to the run's log file and to ``echo``."""
+
+    def log(line: str) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().isoformat(timespec='seconds')}  {line}\n")
+        echo(line)
+
+    return log
+
+
+def open_model(path: str | Path, *, threads: int | None = None) -> Opened:
+    """Open a run's Keras model, or a bundle's exported one.
+
+    Raises:
+        LeakdetError: neither a run nor a bundle, or it cannot be used.
+    """
+    folder = Path(path)
+    if (folder / SUMS).is_file():
+        predictor = Predictor(folder, threads=threads)
+        return Opened(predictor, str(predictor.card.get("kind", "bundle")), folder, _experiment_above(folder))
+    if not (folder / EXPERIMENT).is_file():
+        raise LeakdetError(
+            f"{folder}: neither a run nor a bundle", remedy="give a folder under runs/, or an export in one"
+        )
+    model, note = _model_file(folder)
+    start_tensorflow()
+    from leakdet_tf.models.runtime import KerasBackend, load_model
+
+    contract = Contract.load(folder / CONTRACT)
+    predictor = Predictor.over(KerasBackend(load_model(model, contract), contract), contract)
+    return Opened(predictor, "keras", folder, folder / EXPERIMENT, note)
+
+
+def _model_file(folder: Path) -> tuple[Path, str]:
+    if (folder / MODEL).is_file():
+        return folder / MODEL, ""
+    for name in ("best", "last"):
+        path = folder / "checkpoints" / f"{name}.keras"
+        if path.is_file():
+            return path, f"note: this run did not finish; using {path}"
+    raise LeakdetError(
+        f"{folder}: holds no model yet", remedy="its training ended before the first epoch: run fit again"
+    )
+
+
+def _experiment_above(bundle: Path) -> Path | None:
+    # <run>/export/<format>
+    path = bundle.resolve().parent.parent / EXPERIMENT
+    return path if path.is_file() else None

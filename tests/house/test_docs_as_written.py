@@ -1,0 +1,113 @@
+"""The pages of docs/, run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leakdet_tf.edge import Predictor
+
+ROOT = Path(__file__).parents[2]
+
+
+def shell(line: str, folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_extend_a_factory_runs_as_written(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "extend-a-factory.md").read_text(encoding="utf-8")
+    script, ran = "", 0
+    for language, name, block in re.findall(r"```(\w+)(?: file=(\S+))?\n(.*?)```", text, re.S):
+        if name:
+            (tmp_path / name).write_text(block)
+        elif language == "python":
+            script += block
+        elif language == "sh":
+            out = shell(block, tmp_path)
+            assert "tflite_float32" in out
+            ran += 1
+    (tmp_path / "script.py").write_text(script)
+    shell("PYTHONPATH=. python script.py", tmp_path)
+    assert ran == 2
+    bundles = sorted(tmp_path.glob("runs/mine/*/export/tflite_float32"))
+    assert len(bundles) == 2
+    for bundle in bundles:
+        assert Predictor(bundle).contract.class_names == ("background", "gas", "machine")
+
+
+def test_segment_gas_leaks_commands_run(run: Path, bundle: Path, tmp_path: Path) -> None:
+    """The page's commands with its placeholders filled in; the long training is the session's small run."""
+    from leakdet_tf.config.load import load
+
+    text = (ROOT / "docs" / "segment-gas-leaks.md").read_text(encoding="utf-8")
+    images = Path(load(run / "experiment.toml").data.root) / "test"
+    shutil.copytree(images / "images", tmp_path / "walk1")
+    (tmp_path / "frames").mkdir()
+    from PIL import Image
+
+    with Image.open(next(iter(sorted((tmp_path / "walk1").iterdir())))) as picture:
+        picture.convert("RGB").save(tmp_path / "frames" / "a.jpg")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    ran = 0
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        for line in block.splitlines():
+            if line.startswith(("leakdet-tf fit", "pip ")) or "watch.py" in line:
+                continue
+            shell(line.replace("RUN", str(copy)).replace("DIR", str(images)), tmp_path)
+            ran += 1
+    assert ran == 4
+    assert len((tmp_path / "predictions" / "predictions.csv").read_text().splitlines()) == 1 + 1 + 6
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (tmp_path / "program.py").write_text(program.replace("BUNDLE", str(bundle)).replace("frame.jpg", "frames/a.jpg"))
+    assert "(64, 64)" in shell("python program.py", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_page_s_training_runs_as_written(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    out = shell("leakdet-tf fit experiments/gas_unet.toml", tmp_path)
+    assert "next:" in out
+    following = [line.strip() for line in out.splitlines() if line.startswith("  leakdet-tf ")]
+    assert len(following) == 2
+    for line in following:
+        shell(line, tmp_path)
+    (metrics,) = tmp_path.glob("runs/gas_unet/*/metrics.json")
+    import json
+
+    assert json.loads(metrics.read_text())["metrics"]["iou"]["machine"]["value"] > 0.5
+
+
+def test_the_device_app_answers_a_folder(bundle: Path, run: Path, tmp_path: Path) -> None:
+    import json
+
+    from leakdet_tf.config.load import load
+
+    source = Path(load(run / "experiment.toml").data.root) / "test" / "images"
+    frames = Path(shutil.copytree(source, tmp_path / "frames"))
+    (frames / "zz_bad.png").write_bytes(b"bad")
+    out = shell(f"python {ROOT / 'tflite' / 'watch.py'} {bundle} {frames} --out {tmp_path / 'answers'}", tmp_path)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 7
+    assert "zz_bad.png" in lines[-1]["error"]
+    for line in lines[:-1]:
+        assert sum(line["share"].values()) == pytest.approx(1, abs=1e-5)
+        assert Path(line["overlay"]).stat().st_size > 0
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tflite" / "watch.py"), str(frames), "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1

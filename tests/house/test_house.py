@@ -1,0 +1,141 @@
+"""The house's own rules: file length, imports, registry, and pages that name only what exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import tomllib
+from click.testing import CliRunner
+
+from leakdet_tf.cli import COMMANDS, cli
+from leakdet_tf.config.load import known_keys, load
+from leakdet_tf.core.registry import REGISTRY, resolve
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(p for folder in ("leakdet_tf", "tests", "benchmarks", "tflite") for p in (ROOT / folder).rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.toml"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tflite" / "README.md"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(cli)
+    return {name: found for name in COMMANDS if (found := cli.get_command(context, name))}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_import_rules_hold() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tflite_is_no_package() -> None:
+    assert not list((ROOT / "tflite").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_every_experiment_loads_and_names_what_is_registered(path: Path) -> None:
+    experiment = load(path)
+    assert experiment.model.factory in REGISTRY["model"]
+    assert experiment.name == path.stem
+    if experiment.data.synth:
+        assert experiment.data.synth.generator in REGISTRY["generator"]
+    assert set(experiment.train.loss) <= set(REGISTRY["loss"])
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in REGISTRY.items() for name in table])
+def test_every_registered_name_resolves(kind: str, name: str) -> None:
+    assert callable(resolve(kind, name))
+
+
+def test_every_key_is_on_the_reference_page() -> None:
+    text = (ROOT / "docs" / "experiment-file.md").read_text(encoding="utf-8")
+    missing = [
+        k for k, table in known_keys() if table.model_fields[k.rsplit(".", 1)[-1]].description and f"`{k}`" not in text
+    ]
+    assert not missing
+
+
+def test_the_reference_page_is_what_the_schema_says() -> None:
+    from leakdet_tf.config.reference import page
+
+    assert (ROOT / "docs" / "experiment-file.md").read_text(encoding="utf-8") == page(), "run: make docs"
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_readme_holds_every_help_text_as_it_is_printed(name: str) -> None:
+    done = CliRunner().invoke(cli, [*([name] if name else []), "--help"], prog_name="leakdet-tf", terminal_width=100)
+    assert done.exit_code == 0
+    assert done.output.strip() in README, f"README lacks, or holds otherwise: leakdet-tf {name} --help"
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        found += [(page.name, match[1]) for match in re.finditer(rf"```{language}\n(.*?)```", text, re.S)]
+    return found
+
+
+def test_every_command_line_in_the_docs_uses_options_that_exist() -> None:
+    checked = 0
+    for page, block in blocks("sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = line.split("#")[0].split()
+            if words[:1] != ["leakdet-tf"] or len(words) < 2 or words[1].startswith("-"):
+                continue
+            command = commands()[words[1]]
+            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            unknown = [word for word in words[2:] if word.startswith("--") and word.split("=")[0] not in known]
+            assert not unknown, f"{page}: {line}"
+            checked += 1
+    assert checked >= 8
+
+
+def test_every_set_in_the_docs_names_a_key() -> None:
+    keys = {key for key, _ in known_keys()}
+    checked = 0
+    for page in PAGES:
+        for match in re.finditer(r"--set ([a-z_.]+)=", page.read_text(encoding="utf-8")):
+            key = match[1]
+            generic = re.sub(r"^data\.inputs\.[a-z_]+", "data.inputs.*", key)
+            assert generic in keys or key.startswith("model."), f"{page.name}: {key}"
+            checked += 1
+    assert checked >= 2
+
+
+def test_every_toml_block_in_the_docs_parses() -> None:
+    for page, block in blocks("toml"):
+        assert tomllib.loads(block), page
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_locks_pin_every_direct_dependency() -> None:
+    import configparser
+
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    wanted = parser["options"]["install_requires"] + "".join(parser["options.extras_require"].values())
+    lines = [line.strip() for line in wanted.splitlines() if line.strip()]
+    names = {re.split(r"[><=;\[ ]", line)[0].lower().replace("_", "-") for line in lines}
+    names.discard("leakdet-tf")
+    for lock in sorted((ROOT / "constraints").glob("py31[123].txt")):
+        pinned = {line.split("==")[0].lower() for line in lock.read_text().splitlines()}
+        assert not names - pinned, lock.name
