@@ -13,7 +13,7 @@ fit: $(VENV)/train.stamp
 	$(BIN)/leakdet-tf fit experiments/gas_unet.toml $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -16,9 +16,9 @@ from leakdet_tf.config.schema import Experiment
 _HEAD = """# The experiment file
 
 Every key of an experiment's TOML, with its default. `*` stands for a name of your own. A key that is not here is an
-error, except under `[model]`, whose other keys are the arguments of the factory. On the command line, `--set` overrides
-of them from the command line; a value is written as in TOML, and text needs no quotes. Text is never empty, unless its
-default is.
+error, except under `[model]`, whose other keys are the arguments of the factory. On the command line `--set` overrides
+any of them, such as `--set train.epochs=3`; a value is written as in TOML, and text needs no quotes. Text is never
+empty, unless its default is.
 
 This page is written by `make docs` from `leakdet_tf/config/schema.py`; a test compares the two.
 

@@ -118,10 +118,11 @@ def activation_of(model: Any) -> str:
         ModelError: the last layer is not an Activation layer with one of these.
     """
     last = model.layers[-1]
-    name = keras.activations.serialize(last.activation) if isinstance(last, keras.layers.Activation) else ""
-    if name not in _ACTIVATIONS:
+    used = last.activation if isinstance(last, keras.layers.Activation) else None
+    name = next((name for name in _ACTIVATIONS if used is keras.activations.get(name)), None)
+    if name is None:
         raise ModelError(
             f"model '{model.name}': its last layer '{last.name}' is not a softmax, sigmoid or linear Activation",
             remedy="end it with keras.layers.Activation(activation, dtype='float32', name='probabilities')",
         )
-    return str(name)
+    return name

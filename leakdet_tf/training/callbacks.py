@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -122,10 +124,11 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingError(
-            f"{path}: cannot be written ({error.strerror or error})",
-            remedy="free disk space or set runs to another disk",
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _unwritable(path: Path, reason: str) -> TrainingError:
+    return TrainingError(f"{path}: cannot be written ({reason})", remedy="free disk space or set runs to another disk")
 
 
 class History(keras.callbacks.Callback):
@@ -149,6 +152,47 @@ class History(keras.callbacks.Callback):
         writer.writerows(self.rows)
         with _writing(self._path):
             write_text(self._path, text.getvalue())
+
+
+class Board(keras.callbacks.TensorBoard):
+    """TensorBoard's files of each epoch's figures.
+
+    Raises:
+        TrainingError: the disk is full or not writable; TensorFlow's own error is several lines of its inner parts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), write_graph=False)
+        self._folder = folder
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Guarded."""
+        with self._guard():
+            super().on_train_begin(logs)
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        """Guarded."""
+        with self._guard():
+            super().on_test_end(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Guarded."""
+        with self._guard():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Guarded."""
+        with self._guard():
+            super().on_train_end(logs)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            full = os.strerror(errno.ENOSPC)
+            reason = full if full in str(error) else " ".join(str(error).split())[:200]
+            raise _unwritable(self._folder, reason) from error
 
 
 class Lines(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from leakdet_tf.config.schema import Train
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError
 from leakdet_tf.core.registry import resolve
-from leakdet_tf.training.callbacks import History, Interrupt, InterruptedTraining, Keeper, Lines, Watch
+from leakdet_tf.training.callbacks import Board, History, Interrupt, InterruptedTraining, Keeper, Lines, Watch
 from leakdet_tf.training.losses import Objective
 from leakdet_tf.training.measure import Confusion, Measure
 
@@ -104,7 +104,7 @@ def train(
         keeper,
         history,
         lines,
-        keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
+        Board(folder / "tensorboard"),
     ]
     reason: Literal["finished", "early", "interrupted"] = "finished"
     with interrupt.listening():

@@ -284,3 +284,13 @@ def test_logits_in_the_wrong_place_are_refused() -> None:
     model = keras.Model(image, keras.layers.UpSampling2D(2)(x), name="odd")
     with pytest.raises(ModelError, match=r"layer 'logits' is \(8, 8, 2\), its output \(16, 16, 2\)"):
         logits_model(model)
+
+
+def test_tensorboard_files_that_cannot_be_written_are_one_line(job: Job) -> None:
+    job.folder.mkdir()
+    board = job.folder / "tensorboard"
+    board.write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(TrainingError) as caught:
+        job.run()
+    assert one_line(caught).startswith(f"{board}: cannot be written (")
+    assert checkpoint(job)
