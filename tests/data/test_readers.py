@@ -274,3 +274,16 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, fill_folder: Make, settings
     write_manifest(tmp_path, content)
     message = fault(lambda: find_items(tmp_path / "val", settings(tmp_path)))
     assert message.startswith(f"{tmp_path / 'manifest.json'}: ")
+
+
+@pytest.mark.data
+def test_a_real_folder_is_found_and_read(shared: Path, settings: Make) -> None:
+    data = settings(shared / "data" / "gas_smoke", values={"0": "background", "255": "gas"})
+    parts = find_splits(data)
+    assert {name: len(items) for name, items in parts.items()} == {"train": 839, "val": 240, "test": 120}
+    classes = label_table(data.values, ["background", "gas"])
+    for item in parts["test"][::10]:
+        sample = read(item, classes).sample
+        assert sample.truth is not None
+        assert sample.truth.shape == sample.images["image"].shape[:2] == (256, 256)
+        assert set(np.unique(sample.truth)) <= {0, 1}

@@ -293,4 +293,3 @@ def test_tensorboard_files_that_cannot_be_written_are_one_line(job: Job) -> None
     with pytest.raises(TrainingError) as caught:
         job.run()
     assert one_line(caught).startswith(f"{board}: cannot be written (")
-    assert checkpoint(job)
