@@ -22,6 +22,7 @@ from leakdet_tf.core.tasks.segment import paint, score, viewable
 _INK, _MUTED = "#222222", "#888888"
 _TRAIN, _VAL = "#4c72b0", "#dd8452"
 _DPI = 110
+_STEEP = 20
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -47,6 +48,9 @@ def curves(rows: Sequence[dict[str, float]], best_epoch: int, title: str) -> Fig
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     right.set_ylim(0, 1)
+    losses = [row[key] for row in rows for key in ("loss", "val_loss") if row[key] > 0]
+    if losses and max(losses) > _STEEP * min(losses):  # a first epoch before batch norms have settled hides the rest
+        left.set_yscale("log")
     left.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10, color=_INK)
     return figure

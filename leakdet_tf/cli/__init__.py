@@ -69,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         result = cli.main(given, prog_name="leakdet-tf", standalone_mode=False)
     except LeakdetError as error:
         return _refused(str(error), debug="--debug" in given)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{error.strerror or error}; is the disk full, or the folder not yours to write?"
+        return _refused(text, debug="--debug" in given)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _TRAIN_PACKAGES:
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
+from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import Sample
 from leakdet_tf.data.cache import Cache, fill
@@ -59,6 +60,10 @@ def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: C
     """Every split decoded, with a bar each."""
     caches: dict[str, Cache] = {}
     for name, items in parts.items():
+        if not items:
+            raise DataError(
+                f"{experiment.data.root}: the {name} split is empty", remedy="fit needs train, val and test"
+            )
         work = fill(items, contract, label_table(experiment.data.values, experiment.task.classes))
         for step in track(work, f"reading {name}", len(items)):
             if isinstance(step, Cache):

@@ -47,7 +47,7 @@ def unet(
         encoder: a registered name, a ``"package.module:function"`` path, or a callable ``encoder(x, **options)`` that
             returns five feature tensors at strides 2, 4, 8, 16, 32 in that order.
         activation: ``"softmax"`` (one class a pixel), ``"sigmoid"`` (each class by itself), or ``"linear"``: raw
-            outputs read as class scores, unbounded, not probabilities, and decoded by argmax.
+            outputs, unbounded, of which the largest decides; our losses read them as probabilities, clipped.
         head: a registered name, a path or a callable ``head(x, classes)`` → (B, H, W, classes) before the activation.
         encoder_options: keyword arguments for the encoder, such as ``{"width": 32}``.
         decoder_filters: filters of the five decoder stages, from the coarsest to full size.

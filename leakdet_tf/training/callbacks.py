@@ -187,9 +187,11 @@ class Board(keras.callbacks.TensorBoard):
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
+        from tensorflow.errors import OpError
+
         try:
             yield
-        except Exception as error:
+        except (OpError, OSError) as error:
             full = os.strerror(errno.ENOSPC)
             reason = full if full in str(error) else " ".join(str(error).split())[:200]
             raise _unwritable(self._folder, reason) from error
