@@ -92,9 +92,8 @@ def find_pictures(sources: Sequence[str]) -> list[Path]:
         else:
             inside = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not inside:
-            raise DataError(
-                f"{source}: no such picture, folder or pattern", remedy=f"pictures end in {', '.join(SUFFIXES)}"
-            )
+            what = "holds no picture" if path.is_dir() else "no such picture, folder or pattern"
+            raise DataError(f"{source}: {what}", remedy=f"pictures end in {', '.join(SUFFIXES)}")
         found |= {path.resolve(): path for path in inside}
     return list(found.values())
 

@@ -86,6 +86,17 @@ def test_a_folder_that_is_neither_run_nor_bundle(
     assert "neither a run nor a bundle" in refused(capsys, *command, str(tmp_path), *more)
 
 
+def test_a_disk_that_fills_anywhere_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "runs/x/data.json")
+
+    monkeypatch.setattr("leakdet_tf.jobs.fit.fit", full)
+    line = refused(capsys, "fit", EXPERIMENT)
+    assert "runs/x/data.json: No space left on device" in line
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--debug", "fit", "absent.toml"]) == 2
     assert "Traceback" in capsys.readouterr().err
