@@ -48,7 +48,7 @@ $(LOCK):
 # Resolves the locks anew; needs uv.
 lock:
 	for v in 3.11 3.12 3.13; do \
-	  uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version $$v --extra dev \
+	  uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version $$v --extra dev -c constraints/overlooked.in \
 	    -o constraints/py$$(echo $$v | tr -d .).txt setup.cfg; \
 	done
 	uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 -o constraints/py310.txt setup.cfg
