@@ -19,7 +19,7 @@ from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.data import contract_of, decode_all, render_if_absent, samples, specs
 from leakdet_tf.jobs.quiet import start_tensorflow
-from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger
+from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
 
 _EXAMPLES = 6
 
@@ -67,8 +67,8 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log) -> Fitted:
     _draw(folder, experiment, opened, parts["val"], outcome)
     if outcome.reason == "interrupted":
         log(f"interrupted after {outcome.epochs} epochs; best epoch {outcome.best_epoch or '-'}. Next:")
-        log(f"  leakdet-tf evaluate {folder}")
-        log(f"  leakdet-tf export {folder}")
+        log(f"  {program()} evaluate {folder}")
+        log(f"  {program()} export {folder}")
         return Fitted(folder, True, [])
     return _conclude(folder, experiment, opened, parts, caches, outcome, log)
 
@@ -185,7 +185,7 @@ def _conclude(
     first = parts["test"][0].images[opened.predictor.contract.primary]
     log("next:")
     for bundle in bundles[:1]:
-        log(f"  leakdet-tf predict {bundle.folder} {first} --out predictions")
-        log(f"  leakdet-tf evaluate {bundle.folder}")
-    log(f"  tensorboard --logdir {folder / 'tensorboard'}")
+        log(f"  {program()} predict {bundle.folder} {first} --out predictions")
+        log(f"  {program()} evaluate {bundle.folder}")
+    log(f"  {program('tensorboard')} --logdir {folder / 'tensorboard'}")
     return Fitted(folder, False, [bundle.folder for bundle in bundles])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ def create_run(runs: str, name: str) -> Path:
             f"{parent}: cannot be made ({error.strerror})", remedy="set runs to a folder that can be written"
         ) from error
     raise DataError(f"{parent}: too many runs in this second", remedy="try again")
+
+
+def program(name: str = "leakdet-tf") -> str:
+    """How the user can call a program of this environment: by name when PATH has it, else by its path."""
+    beside = Path(sys.argv[0]).with_name(name)
+    return name if shutil.which(name) or not beside.is_file() else str(beside)
 
 
 def environment() -> dict[str, Any]:

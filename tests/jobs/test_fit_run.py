@@ -23,7 +23,7 @@ from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.runs import create_run, open_model
+from leakdet_tf.jobs.runs import create_run, open_model, program
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "gas_unet.toml"
 
@@ -163,6 +163,20 @@ def test_an_unfinished_run_can_be_used_and_says_so(run: Path, tmp_path: Path) ->
     assert "best.keras" in opened.note
     with pytest.raises(LeakdetError, match="did not finish"):
         export(str(copy), overrides=(), log=lambda line: None)
+
+
+def test_what_to_type_next_works_without_an_activated_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("leakdet-tf", "tensorboard"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "leakdet-tf"), "fit"])
+    monkeypatch.setenv("PATH", "")
+    assert program() == str(tmp_path / "leakdet-tf")
+    assert program("tensorboard") == str(tmp_path / "tensorboard")
+    (tmp_path / "leakdet-tf").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == "leakdet-tf"
 
 
 def test_neither_run_nor_bundle(tmp_path: Path) -> None:
