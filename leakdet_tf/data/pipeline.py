@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from leakdet_tf.config.schema import Augment
-from leakdet_tf.core.records import Batch
+from leakdet_tf.core.records import IGNORE, Batch
 from leakdet_tf.data.augment import augment
 from leakdet_tf.data.cache import Cache
 
@@ -20,7 +20,7 @@ Dataset = Any
 
 
 def steps(count: int, batch_size: int) -> int:
-    """Batches in an epoch; the last may be smaller."""
+    """Batches in an epoch."""
     return math.ceil(count / batch_size)
 
 
@@ -28,6 +28,10 @@ def training(
     cache: Cache, *, batch_size: int, seed: int, settings: Augment, epochs: int, first_epoch: int = 0
 ) -> Dataset:
     """Shuffled and augmented batches of epochs ``first_epoch`` to ``epochs - 1`` in one stream.
+
+    Every batch has the same static shape: TensorFlow 2.21's oneDNN kernels were seen to corrupt memory when a model is
+    trained with an unknown batch size. What the last batch of an epoch lacks is filled up with pictures whose targets
+    are IGNORE and whose weight is 0; the other weights of that batch are raised, so that its mean is over what counts.
 
     Yields:
         :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) targets and
@@ -37,28 +41,40 @@ def training(
 
     def order(epoch: Any) -> Dataset:
         shuffled = tf.argsort(_keys(count, seed, epoch), stable=True)
-        batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size)
-        return batches.map(lambda index: (epoch, tf.cast(index, tf.int64)))
+        return _full_batches(shuffled, count, batch_size).map(lambda index, counts: (epoch, index, counts))
 
-    def finish(epoch: Any, index: Any) -> Batch:
-        inputs, targets = _gather(cache, index)
+    def finish(epoch: Any, index: Any, counts: Any) -> Batch:
+        inputs, targets = _gather(cache, index, batch_size)
         inputs, targets = augment(inputs, targets, settings, seed=seed, epoch=epoch, index=index)
-        return Batch(inputs, targets, tf.ones(tf.shape(index), tf.float32))
+        return _batch(inputs, targets, counts)
 
     stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order)
     return stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def plain(cache: Cache, *, batch_size: int) -> Dataset:
-    """Batches in the split's order, unchanged, once."""
+    """Batches in the split's order, unchanged, once; the last is filled up as in :func:`training`."""
+    count = len(cache)
 
-    def finish(index: Any) -> Batch:
-        inputs, targets = _gather(cache, index)
-        return Batch(inputs, targets, tf.ones(tf.shape(index), tf.float32))
+    def finish(index: Any, counts: Any) -> Batch:
+        return _batch(*_gather(cache, index, batch_size), counts)
 
-    stream = tf.data.Dataset.range(len(cache)).batch(batch_size)
+    stream = _full_batches(tf.range(count), count, batch_size)
     stream = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
-    return stream.apply(tf.data.experimental.assert_cardinality(steps(len(cache), batch_size)))
+    return stream.apply(tf.data.experimental.assert_cardinality(steps(count, batch_size)))
+
+
+def _full_batches(order: Any, count: int, batch_size: int) -> Dataset:
+    # (index int64 (B,), counts bool (B,)): the order, begun again where the last batch needs more.
+    place = tf.range(steps(count, batch_size) * batch_size)
+    index = tf.cast(tf.gather(order, place % count), tf.int64)
+    return tf.data.Dataset.from_tensor_slices((index, place < count)).batch(batch_size, drop_remainder=True)
+
+
+def _batch(inputs: dict[str, Any], targets: Any, counts: Any) -> Batch:
+    targets = tf.where(counts[:, None, None], targets, tf.constant(IGNORE, tf.uint8))
+    counted = tf.cast(counts, tf.float32)
+    return Batch(inputs, targets, counted / tf.reduce_mean(counted))
 
 
 def _keys(count: int, seed: int, epoch: Any) -> Any:
@@ -66,7 +82,7 @@ def _keys(count: int, seed: int, epoch: Any) -> Any:
     return tf.random.stateless_uniform([count], base, minval=None, maxval=None, dtype=tf.int32)
 
 
-def _gather(cache: Cache, index: Any) -> tuple[dict[str, Any], Any]:
+def _gather(cache: Cache, index: Any, batch_size: int) -> tuple[dict[str, Any], Any]:
     # One call a batch copies rows out of the cache; the arrays stay outside the graph, whatever their size.
     names = sorted(cache.inputs)
     arrays = [*(cache.inputs[name] for name in names), cache.targets]
@@ -76,5 +92,5 @@ def _gather(cache: Cache, index: Any) -> tuple[dict[str, Any], Any]:
 
     found = tf.numpy_function(rows, [index], [tf.as_dtype(array.dtype) for array in arrays], stateful=False)
     for tensor, array in zip(found, arrays, strict=True):
-        tensor.set_shape([None, *array.shape[1:]])
+        tensor.set_shape([batch_size, *array.shape[1:]])
     return dict(zip(names, found[:-1], strict=True)), found[-1]

@@ -125,7 +125,8 @@ def test_the_logs_hold_the_ratios_of_training_and_validation(
     if rate == 0:  # the weights never change, so the training figure can be counted again too
         seen = counted(model, cache)
         assert [last["iou_background"], last["iou_disc"]] == list(seen)
-        assert capture.logs[0] == last
+        # Another order fills up the last batch, which Keras's mean loss counts like the others.
+        assert capture.logs[0] == {**last, "loss": pytest.approx(last["loss"], rel=1e-2)}
         assert last["mean_iou"] != last["val_mean_iou"]
     else:
         assert capture.logs[0] != last
