@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.core.tasks.segment import decide
+from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.predictor import Predictor
 
 
@@ -40,6 +40,7 @@ class Parity:
 
 def compare(reference: Predictor, exported: Predictor, frames: Iterable[dict[str, Pixels]]) -> Parity:
     """Answer every frame with both, and count; an output that is not finite raises ContractError."""
+    decide = task_of(reference.contract).decide
     pictures = decisions = changed = 0
     difference = margin = 0.0
     for images in frames:

@@ -1,4 +1,4 @@
-"""The tasks by name. A task is a module of four functions: ``targets``, ``decode``, ``score``, ``draw``."""
+"""The tasks by name. A task is a module of functions: ``targets``, ``decide``, ``decode``, ``score``, ``draw``."""
 
 from __future__ import annotations
 
