@@ -21,6 +21,9 @@ class Backdrop:
         floor: where the ground starts, as a fraction of the height; 0 for ``ground``.
         slope: how much the wall's horizontal lines fall from left to right, in heights per width.
         roll: the camera's roll in radians.
+        sky: float64 (H, W), 0..1, how much of a pixel is sky.
+        trees: the same for what stands far away in front of the sky.
+        wall: the same for the wall.
     """
 
     radiance: Field
@@ -28,6 +31,9 @@ class Backdrop:
     floor: float
     slope: float
     roll: float
+    sky: Field
+    trees: Field
+    wall: Field
 
 
 def backdrop(rng: np.random.Generator, shape: tuple[int, int]) -> Backdrop:
@@ -38,17 +44,23 @@ def backdrop(rng: np.random.Generator, shape: tuple[int, int]) -> Backdrop:
     floor = float(rng.uniform(0.55, 0.82)) if kind != "ground" else 0.0
     x, y = _axes(shape, roll)
     radiance = _ground(rng, shape, x, y, floor)
+    none: Field = np.zeros(shape)
+    sky, woods, masonry = none, none, none
     if kind == "yard":
-        _mix(radiance, _sky(rng, shape, y, floor), _edge(floor - y, shape))
+        above = _edge(floor - y, shape)
+        _mix(radiance, _sky(rng, shape, y, floor), above)
         ridge = floor - 0.02 - rng.uniform(0.0, 0.13) * (0.6 + 0.4 * _outline(rng, shape))
         trees = float(rng.uniform(0.3, 0.42)) + 0.02 * fractal(rng, shape, (14, 14), 3, 0.7)
-        _mix(radiance, trees, _edge(y - ridge, shape) * _edge(floor - y, shape))
+        woods = _edge(y - ridge, shape) * above
+        sky = above - woods
+        _mix(radiance, trees, woods)
     elif kind == "wall":
         foot = floor - slope * (x - 0.5)
-        _mix(radiance, _wall(rng, shape, x, y + slope * (x - 0.5), floor), _edge(foot - y, shape))
+        masonry = _edge(foot - y, shape)
+        _mix(radiance, _wall(rng, shape, x, y + slope * (x - 0.5), floor), masonry)
         skirting = np.exp(-np.square((y - foot) / 0.012))
         radiance += float(rng.uniform(-0.05, 0.03)) * skirting
-    return Backdrop(np.clip(radiance, 0.0, 1.0), kind, floor, slope, roll)
+    return Backdrop(np.clip(radiance, 0.0, 1.0), kind, floor, slope, roll, sky, woods, masonry)
 
 
 def _axes(shape: tuple[int, int], roll: float) -> tuple[Field, Field]:

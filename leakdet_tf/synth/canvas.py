@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from leakdet_tf.synth.daylight import Daylight
 from leakdet_tf.synth.noise import Field
 
 Shade = float | Callable[[Field, Field], Field]
@@ -19,10 +20,13 @@ class Canvas:
     Scene units: the picture's short side is 1, x runs right and y down from the top left corner. ``slope`` tilts
     horizontal edges (a wall seen at an angle) and ``roll`` turns everything (a camera held askew); verticals stay
     vertical under ``slope``. A pixel belongs to a shape where the shape covers at least half of it.
+
+    With ``daylight`` the picture is one of luminance, its colours are kept beside it, and shapes are shaded by the sun.
     """
 
-    def __init__(self, radiance: Field, *, slope: float, roll: float) -> None:
+    def __init__(self, radiance: Field, *, slope: float, roll: float, daylight: Daylight | None = None) -> None:
         self.radiance = radiance
+        self.daylight = daylight
         self.machine: NDArray[np.bool_] = np.zeros(radiance.shape, dtype=np.bool_)
         self.leak_points: list[tuple[float, float]] = []
         height, width = radiance.shape
@@ -37,6 +41,13 @@ class Canvas:
         y = ((np.arange(height) + 0.5) / self.pixels_per_unit - self._middle[1])[:, np.newaxis]
         self._x: Field = self._to_scene[0, 0] * x + self._to_scene[0, 1] * y + self._middle[0]
         self._y: Field = self._to_scene[1, 0] * x + self._to_scene[1, 1] * y + self._middle[1]
+
+    def coat(self, tone: float, hot: float) -> tuple[float, float]:
+        """Tones of the next machine and of its hot parts: as given, or by daylight those of the paint it gets."""
+        if self.daylight is None:
+            return tone, hot
+        paint = self.daylight.next_paint()
+        return paint, paint + 0.25 * (hot - tone)
 
     def to_picture(self, x: float, y: float) -> tuple[float, float]:
         """Where a scene point lies in the picture, as (x, y) in units of the short side."""
@@ -80,6 +91,7 @@ class Canvas:
             half_w, half_h = self._halves(x0, y0, x1, y1)
             u = (self._x[window] - (x0 + x1) / 2) / half_w
             v = (self._y[window] - (y0 + y1) / 2) / half_h
+            depth *= 1.0 if self.daylight is None else 2.5
             self.radiance[window] -= depth * np.square(np.clip(1.0 - 0.25 * (u**4 + v * v), 0.0, 1.0))
 
     def stripes(self, base: float, depth: float, count: int, length: float, *, across: bool = True) -> Shade:
@@ -109,7 +121,12 @@ class Canvas:
 
     def _blend(self, window: tuple[slice, slice], cover: Field, shade: Shade, u: Field, v: Field) -> None:
         patch = self.radiance[window]
-        patch += cover * ((shade(u, v) if callable(shade) else shade) - patch)
+        painted = shade(u, v) if callable(shade) else shade
+        if self.daylight is not None:
+            painted = self.daylight.lit(painted, u, v)
+            hue = self.daylight.hue[window]
+            hue += cover[:, :, np.newaxis] * (self.daylight.paint - hue)
+        patch += cover * (painted - patch)
         self.machine[window] |= cover >= 0.5
 
 

@@ -7,7 +7,7 @@ also the pipes between them with their flanges, valves and posts, because gas ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -206,14 +206,15 @@ MACHINES: dict[str, tuple[Callable[[Canvas, np.random.Generator, Place], None], 
 }
 
 
-def machines(canvas: Canvas, rng: np.random.Generator, floor: float) -> list[str]:
-    """Paint one to four machines side by side, the far ones first; returns their kinds from left to right.
+def machines(canvas: Canvas, rng: np.random.Generator, floor: float, scale: float = 1.0) -> list[tuple[str, Place]]:
+    """Paint one to four machines side by side, the far ones first; returns kinds and places from left to right.
 
-    ``floor`` is where the ground starts, as a fraction of the height; feet stand at or below it.
+    ``floor`` is where the ground starts, as a fraction of the height; feet stand at or below it. ``scale`` is the
+    machines' size over the usual one.
     """
     count = int(rng.choice((1, 2, 3, 4), p=(0.22, 0.38, 0.28, 0.12)))
     kinds = [str(kind) for kind in rng.choice(tuple(MACHINES), size=count)]
-    size = float(rng.uniform(0.24, 0.5)) * (1.25 - 0.12 * count)
+    size = scale * float(rng.uniform(0.24, 0.5)) * (1.25 - 0.12 * count)
     warm = float(rng.uniform(0.42, 0.62))
     shade = float(rng.uniform(0.02, 0.09))
     edges = np.linspace(0.0, 1.0, count + 1)
@@ -233,8 +234,9 @@ def machines(canvas: Canvas, rng: np.random.Generator, floor: float) -> list[str
         places.append((foot, kind, at))
     for _, kind, at in sorted(places, key=lambda item: item[0]):
         canvas.shadow(at.left, at.foot - 0.05 * at.height, at.right, at.foot + 0.07 * at.height, shade)
-        MACHINES[kind][0](canvas, rng, at)
-    return kinds
+        tone, hot = canvas.coat(at.tone, at.hot)
+        MACHINES[kind][0](canvas, rng, replace(at, tone=tone, hot=hot))
+    return [(kind, at) for _, kind, at in places]
 
 
 def _flange(canvas: Canvas, x: float, y: float, radius: float, tone: float, *, upright: bool) -> None:
@@ -261,10 +263,20 @@ def _valve(canvas: Canvas, x: float, y: float, radius: float, tone: float) -> No
     canvas.leak_points.append((x, y - 1.8 * radius))
 
 
-def pipes(canvas: Canvas, rng: np.random.Generator, floor: float) -> int:
+def vent(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float]:
+    """Paint an upright vent pipe with a cap, which is no leak point; returns its mouth as (x, y) in short sides."""
+    x, top = float(rng.uniform(0.08, 0.92)) * canvas.width, float(rng.uniform(0.3, 0.75)) * canvas.height
+    radius, high = float(rng.uniform(0.012, 0.024)), float(rng.uniform(0.12, 0.3))
+    tone, hot = canvas.coat(0.55, 0.75)
+    canvas.box(x - radius, top, x + radius, top + high, cylinder(tone, 0.16, 0.04, across=True))
+    canvas.box(x - 1.5 * radius, top, x + 1.5 * radius, top + 0.5 * radius, cylinder(hot, 0.1, 0.03, across=True))
+    return canvas.to_picture(x, top - 0.3 * radius)
+
+
+def pipes(canvas: Canvas, rng: np.random.Generator, floor: float, scale: float = 1.0) -> int:
     """Paint a rack of pipes along the picture and risers up from it, with posts, flanges and valves.
 
-    Returns the number of pipes; it may be none.
+    Returns the number of pipes; it may be none. ``scale`` is their bore over the usual one.
     """
     along = int(rng.choice((0, 1, 2, 3), p=(0.14, 0.36, 0.32, 0.18)))
     upright = int(rng.choice((0, 1, 2), p=(0.3, 0.45, 0.25)))
@@ -273,7 +285,9 @@ def pipes(canvas: Canvas, rng: np.random.Generator, floor: float) -> int:
     start = -0.1 if rng.uniform() < 0.7 else float(rng.uniform(0.0, 0.3)) * width
     end = width + 0.1 if rng.uniform() < 0.7 else float(rng.uniform(0.7, 1.0)) * width
     tones = np.clip(rng.normal(0.5, 0.07, size=along + upright), 0.3, 0.75)
-    radii = rng.uniform(0.010, 0.034, size=along + upright)
+    radii = scale * rng.uniform(0.010, 0.034, size=along + upright)
+    if along + upright:  # one coat of paint for all of them
+        tones = tones + (canvas.coat(0.5, 0.5)[0] - 0.5)
     if along and floor:
         for share in rng.uniform(0.05, 0.95, size=int(rng.integers(1, 4))):
             post = start + float(share) * (end - start)

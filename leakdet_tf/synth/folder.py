@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import sha256_bytes, sync_folder, write_json
-from leakdet_tf.core.registry import resolve
-from leakdet_tf.synth.rendered import CLASSES, Rendered
+from leakdet_tf.core.files import sync_folder, write_json
+from leakdet_tf.synth.crew import work
+from leakdet_tf.synth.rendered import CLASSES
+from leakdet_tf.synth.request import SPLITS, Request, picture_seed
 
-FORMAT = 1
-SPLITS = ("train", "val", "test")
-"""Names of the splits. A split's place in this list is part of the seeds of its pictures: do not reorder."""
+__all__ = ["MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
+
 MANIFEST = "manifest.json"
 
 
-def render_folder(
-    root: Path, *, generator: str, counts: Mapping[str, int], size: tuple[int, int], seed: int
-) -> Generator[int, None, None]:
+def render_folder(root: Path, request: Request, *, workers: int | None = None) -> Generator[int, None, None]:
     """Render pictures and masks into ``root``, unless it already holds just these.
 
-    Written are ``root/<split>/images/<stem>_00001.png`` (8-bit grey), ``root/<split>/masks/`` with the same names
-    (8-bit class ids) and ``root/manifest.json`` (what was asked for, and every picture's seed, hash and parameters).
+    Written are ``root/<split>/images/<stem>_00001.png`` (8-bit grey or RGB), ``root/<split>/masks/`` with the same
+    names (8-bit class ids) and ``root/manifest.json`` (what was asked for, and every picture's seed, hash and
+    parameters, with the numbers of its ``clip`` and ``frame``). Frames of a clip are named ``<stem>_00001_f00.png``.
     All of it goes to a hidden folder beside ``root`` that is renamed after the last picture, so ``root`` is never
     there in part. An error, or closing the generator, removes the hidden folder; one that a killed process left is
     removed at the next start. Should another run have made the same ``root`` meanwhile, theirs is kept and ours is
@@ -40,24 +34,23 @@ def render_folder(
 
     Args:
         root: the folder to make; missing parents are made too.
-        generator: a registered name or ``package.module:function``; called as ``function(seed, size) -> Rendered``.
-        counts: pictures by split (``train``, ``val``, ``test``); a split left out has none.
-        size: (height, width) in pixels.
-        seed: 0 or more. A picture's own seed comes from this one, its split and its number alone: splits share no
-            scene, and a higher count keeps the pictures there were.
+        request: what to render. A picture's own seed comes from the request's, its split and its number alone (the
+            clip's, where there are clips): splits share no scene, and a higher count keeps the pictures there were.
+        workers: processes to render with; None takes all cores, or none besides this one for a few pictures. The
+            bytes do not depend on it.
 
     Yields:
         How many pictures are done, after each. Take all of them: the folder is renamed after the last.
 
     Raises:
-        DataError: ``root`` holds something else, the disk cannot be written, or the arguments are out of range.
+        DataError: ``root`` holds something else, or the disk cannot be written.
+        ConfigError: the generator has no such option, or renders no clips.
         ModelError: there is no such generator.
     """
-    _check_request(counts, seed)
-    render = resolve("generator", generator)
+    request.function()
     try:
         if _occupied(root):
-            _require_same(root, generator=generator, counts=counts, size=size, seed=seed)
+            _require_same(root, request)
             return
         target = root.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,20 +58,22 @@ def render_folder(
         temporary = target.with_name(f"{_prefix(target)}{os.getpid()}")
         try:
             temporary.mkdir()
+            for split in SPLITS:
+                for kind in ("images", "masks"):
+                    (temporary / split / kind).mkdir(parents=True)
             pictures: list[dict[str, Any]] = []
-            for picture in _pictures(temporary, render, generator, counts, size, seed):
+            for picture in work(request, request.jobs(), temporary, workers):
                 pictures.append(picture)
                 yield len(pictures)
-            asked = _request(generator, counts, size, seed)
             about = {"package_version": leakdet_tf.__version__, "classes": list(CLASSES), "pictures": pictures}
-            write_json(temporary / MANIFEST, asked | about)
+            write_json(temporary / MANIFEST, request.as_json() | about)
             _sync_tree(temporary)
             try:
                 temporary.rename(target)
             except OSError:
                 if not _occupied(root):
                     raise
-                _require_same(root, generator=generator, counts=counts, size=size, seed=seed)
+                _require_same(root, request)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -89,7 +84,7 @@ def render_folder(
         ) from error
 
 
-def check_folder(root: Path, *, generator: str, counts: Mapping[str, int], size: tuple[int, int], seed: int) -> None:
+def check_folder(root: Path, request: Request) -> None:
     """Make sure that an existing ``root`` holds what was asked for; a folder without a manifest is the user's own.
 
     Raises:
@@ -98,103 +93,29 @@ def check_folder(root: Path, *, generator: str, counts: Mapping[str, int], size:
     path = root / MANIFEST
     if not path.exists():
         return
-    manifest = _read_manifest(path)
-    for key, value in _request(generator, counts, size, seed).items():
+    manifest = read_manifest(path)
+    for key, value in request.as_json().items():
         if key not in manifest or manifest[key] != value:
             raise DataError(
                 f"{path}: '{key}' is {manifest.get(key)!r} but {value!r} is asked for",
                 remedy=f"delete {root} to render it anew, or set data.root to another folder",
             )
     remedy = f"delete {root} to render it anew"
-    for split, name in _listing(generator, counts):
+    for job in request.jobs():
         for kind in ("images", "masks"):
-            file = root / split / kind / name
+            file = root / job.split / kind / job.name
             if not file.is_file():
                 raise DataError(f"{file}: missing, though {path} counts it", remedy=remedy)
 
 
-def picture_seed(seed: int, split: str, index: int) -> int:
-    """The seed of picture ``index`` (from 0) of a split: below 2**53, so that every JSON reader keeps it exact."""
-    words = np.random.SeedSequence([SPLITS.index(split), index, seed]).generate_state(1, np.uint64)
-    return int(words[0]) >> 11
-
-
-def _request(generator: str, counts: Mapping[str, int], size: tuple[int, int], seed: int) -> dict[str, Any]:
-    """What a manifest says about the arguments, in the order in which differences are reported."""
-    return {
-        "format": FORMAT,
-        "generator": generator,
-        "seed": seed,
-        "size": list(size),
-        "counts": {split: counts.get(split, 0) for split in SPLITS},
-    }
-
-
-def _check_request(counts: Mapping[str, int], seed: int) -> None:
-    unknown = sorted(set(counts) - set(SPLITS))
-    if unknown:
-        raise DataError(f"counts: there is no split '{unknown[0]}'", remedy=f"choose from: {', '.join(SPLITS)}")
-    for split, count in counts.items():
-        if not count >= 0:
-            raise DataError(f"counts: {split} is {count}", remedy="use 0 or more")
-    if not seed >= 0:
-        raise DataError(f"seed is {seed}", remedy="use 0 or more")
-
-
-def _listing(generator: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every picture's split and file name, in order; the stem is the generator's name, or its function's."""
-    stem = generator.rpartition(":")[2]
-    return [(split, f"{stem}_{number:05d}.png") for split in SPLITS for number in range(1, counts.get(split, 0) + 1)]
-
-
-def _pictures(
-    folder: Path,
-    render: Callable[..., Any],
-    generator: str,
-    counts: Mapping[str, int],
-    size: tuple[int, int],
-    seed: int,
-) -> Generator[dict[str, Any], None, None]:
-    """Render and write one picture after another; yields each one's entry in the manifest."""
-    for split in SPLITS:
-        for kind in ("images", "masks"):
-            (folder / split / kind).mkdir(parents=True)
-    indices = dict.fromkeys(SPLITS, 0)
-    for split, name in _listing(generator, counts):
-        own_seed = picture_seed(seed, split, indices[split])
-        indices[split] += 1
-        rendered = render(own_seed, size)
-        if not isinstance(rendered, Rendered) or rendered.mask.shape != tuple(size):
-            raise DataError(
-                f"generator '{generator}': expected a Rendered of {size[0]} x {size[1]} pixels",
-                remedy="see leakdet_tf.synth.rendered for what a generator returns",
-            )
-        image, mask = f"{split}/images/{name}", f"{split}/masks/{name}"
-        data = _png(rendered.image[:, :, 0])
-        (folder / image).write_bytes(data)
-        (folder / mask).write_bytes(_png(rendered.mask))
-        yield {
-            "file": image,
-            "mask": mask,
-            "seed": own_seed,
-            "sha256": sha256_bytes(data),
-            "parameters": rendered.parameters,
-        }
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """uint8 (H, W) → an 8-bit grey PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    remedy = f"delete {path.parent} to render it anew, or set data.root to another folder"
+def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
+    """A manifest's JSON object; DataError where it is none. Without ``remedy`` the advice is to render anew."""
+    remedy = remedy or f"delete {path.parent} to render it anew, or set data.root to another folder"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})", remedy=remedy) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as JSON ({reason})", remedy=remedy) from error
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: expected a JSON object", remedy=remedy)
     return manifest
@@ -205,14 +126,14 @@ def _occupied(root: Path) -> bool:
     return root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None)
 
 
-def _require_same(root: Path, *, generator: str, counts: Mapping[str, int], size: tuple[int, int], seed: int) -> None:
+def _require_same(root: Path, request: Request) -> None:
     """Raise DataError unless ``root`` is a rendered folder that holds just what was asked for."""
     if not (root / MANIFEST).exists():
         raise DataError(
             f"{root}: holds files that were not rendered by this package",
             remedy="set data.root to another folder, or move them away",
         )
-    check_folder(root, generator=generator, counts=counts, size=size, seed=seed)
+    check_folder(root, request)
 
 
 def _prefix(target: Path) -> str:

@@ -23,7 +23,7 @@ class Rendered:
     """One rendered picture.
 
     Attributes:
-        image: uint8 (H, W, 1), brighter is warmer.
+        image: uint8 (H, W, 1), grey (in the infrared brighter is warmer), or uint8 (H, W, 3), red, green and blue.
         mask: uint8 (H, W), the class id of every pixel: 0 background, 1 gas, 2 machine.
         parameters: everything that was drawn at random, by name, fit for JSON.
 
@@ -37,8 +37,8 @@ class Rendered:
 
     def __post_init__(self) -> None:
         image, mask = self.image, self.mask
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 1:
-            raise DataError(f"Rendered.image: expected uint8 (H, W, 1), got {image.dtype} {image.shape}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+            raise DataError(f"Rendered.image: expected uint8 (H, W, 1) or (H, W, 3), got {image.dtype} {image.shape}")
         if mask.dtype != np.uint8 or mask.shape != image.shape[:2]:
             raise DataError(f"Rendered.mask: expected uint8 {image.shape[:2]}, got {mask.dtype} {mask.shape}")
         if mask.size and int(mask.max()) >= len(CLASSES):
