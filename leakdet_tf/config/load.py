@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 
+_BRANCHES = ("str",)  # how pydantic names the alternatives of a type, besides those with brackets
 _SHOWN = 80  # characters of a wrong value that a message quotes
 
 
@@ -83,7 +84,7 @@ def _table_at(place: Sequence[str]) -> type[BaseModel] | None:
         if field is None or inner is None:
             return None
         table = inner
-        if _holds_named(field.annotation):
+        if _holds_named(field.annotation) or get_origin(field.annotation) is list:
             next(parts, None)
     return table
 
@@ -95,17 +96,30 @@ def _override(data: dict[str, Any], override: str) -> None:
     parts = _parts(key.strip())
     if not separator or not parts or not all(parts):
         raise ConfigError(f"--set {override}: not of the form table.key=value", remedy="such as --set train.epochs=3")
-    table = data
+    table: Any = data
     for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
+        inner: Any = table.setdefault(part, {}) if isinstance(table, dict) else _entry(table, part, override)
+        if not isinstance(inner, dict | list):
             raise ConfigError(f"--set {override}: '{part}' is a value, not a table", remedy="shorten the key")
+        table = inner
+    if not isinstance(table, dict):
+        raise ConfigError(f"--set {override}: needs a key after the number", remedy="such as data.source.0.weight=2")
     value = _value(text.strip())
     parent = _table_at(parts[:-1])
     field = parent.model_fields.get(parts[-1]) if parent else None
     if field is not None and field.annotation is str and not isinstance(value, str | list | dict):
         value = text.strip()  # a folder named 2024 or 2024-05-01
     table[parts[-1]] = value
+
+
+def _entry(tables: list[Any], part: str, override: str) -> Any:
+    # [[data.source]] tables are named by their number, from 0.
+    if not part.isdecimal() or int(part) >= len(tables):
+        raise ConfigError(
+            f"--set {override}: '{part}' is none of the {len(tables)} tables there",
+            remedy="they are numbered from 0, such as data.source.0.weight=2",
+        )
+    return tables[int(part)]
 
 
 def _parts(key: str) -> list[str]:
@@ -135,10 +149,17 @@ def _value(text: str) -> Any:
 
 
 def _explained(error: ValidationError, where: str) -> ConfigError:
-    # A mistyped key is also a missing one: what is there is named before what is not.
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    # A mistyped key is also a missing one: what is there is named before what is not. Where text or a list is allowed
+    # and a list stands there, what is wrong in it is named before its not being text.
+    problems = sorted(
+        error.errors(),
+        key=lambda problem: (
+            problem["type"] != "extra_forbidden",
+            problem["type"] in ("literal_error", "string_type") and isinstance(problem["input"], list),
+        ),
+    )
     first = problems[0]
-    place = [str(part) for part in first["loc"] if part != "[key]"]
+    place = [str(part) for part in first["loc"] if part not in _BRANCHES and "[" not in str(part)]
     key = ".".join(place)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     head = f"{where}: {key}: " if key else f"{where}: "
@@ -147,6 +168,9 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{head}missing{more}", remedy="docs/experiment-file.md says what it means")
     said = first["msg"].removeprefix("Value error, ")
+    table, (own, _, rest) = _table_at(place), said.partition(": ")
+    if table is not None and own in table.model_fields:  # what a table says of its keys together
+        head, said = f"{where}: {'.'.join([*place, own])}: ", rest
     said = said[:1].lower() + said[1:]
     if first["type"] in ("too_short", "too_long"):
         said = said.replace(" after validation", "").replace("dictionary", "table")

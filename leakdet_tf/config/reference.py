@@ -18,9 +18,9 @@ _HEAD = """# The experiment file
 Every key of an experiment's TOML, with its default. `*` stands for a name of your own. A key that is not here is an
 error, except under `[model]`, whose other keys are the arguments of the factory. On the command line `--set` overrides
 any of them, such as `--set train.epochs=3`; a value is written as in TOML, and text needs no quotes. Text is never
-empty, unless its default is.
+empty, unless its default is. `data.source` tables are counted from 0 there: `--set data.source.0.weight=2`.
 
-This page is written by `make docs` from `leakdet_tf/config/schema.py`; a test compares the two.
+This page is written by `make docs` from `leakdet_tf/config/`; a test compares the two.
 
 | key | type | default | meaning |
 |---|---|---|---|
@@ -71,9 +71,9 @@ def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return f"list of {inner}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "table"
-    if arguments:  # Table | None
-        return _kind(arguments[0])
-    word = {str: "text", int: "integer", float: "number"}[annotation]
+    if arguments:  # alternatives, or Table | None
+        return " or ".join(_kind(argument) for argument in arguments if argument is not type(None))
+    word = {str: "text", int: "integer", float: "number", Any: "anything"}[annotation]
     limits = _limits(metadata)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [f"{sign} {limits[key]}" for key, sign in signs.items() if limits.get(key, _WIDE) != _WIDE]

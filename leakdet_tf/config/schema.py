@@ -1,56 +1,17 @@
-"""What an experiment file may say. Every key, its default and its meaning stand here and nowhere else.
+"""What an experiment file may say. Every key, its default and its meaning stand here and in its two neighbours.
 
-The descriptions below are the reference page ``docs/experiment-file.md``; a test compares the two.
+The descriptions are the reference page ``docs/experiment-file.md``; a test compares the two.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-SPLITS = ("train", "val", "test")
-MAX_CLASSES = 254  # 255 marks pixels that do not count, 254 mask values without a class
-
-
-def _printable(value: str) -> str:
-    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value):
-        raise ValueError("holds a control character or bytes that are not UTF-8")
-    return value
-
-
-def _filled(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
-    return _printable(value)
-
-
-Text = Annotated[str, AfterValidator(_filled)]
-Line = Annotated[str, AfterValidator(_printable)]  # may be empty
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
-Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
-Pixels = Annotated[int, Field(ge=1, le=8192)]
-Counts = dict[Literal["train", "val", "test"], Count]
-
-
-class Table(BaseModel):
-    """A TOML table that takes no keys but its own."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+from leakdet_tf.config.data import Data
+from leakdet_tf.config.fields import MAX_CLASSES, Color, Count, Fraction, Line, Name, Positive, Table, Text
 
 
 class Task(Table):
@@ -83,135 +44,17 @@ class Task(Table):
         return value
 
 
-class Input(Table):
-    """One input of the model: which pictures it takes and how they are fitted to it."""
-
-    folder: Text = Field(default="images", description="Folder of this input's pictures inside each split's folder.")
-    size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] = Field(
-        description="Height and width in pixels that the model sees."
-    )
-    channels: Literal[1, 3] = Field(
-        default=3, description="Grey or RGB; grey pictures are repeated to 3, colour becomes luma for 1."
-    )
-    dtype: Literal["uint8", "uint16"] = Field(
-        default="uint8", description="Bits of a raw pixel; never converted in silence."
-    )
-    fit: Literal["stretch", "letterbox"] = Field(
-        default="stretch", description="`stretch` to the size, or `letterbox`: keep proportions and pad."
-    )
-    pad: Count = Field(default=0, description="Pixel value of letterbox padding.")
-
-    @field_validator("channels", mode="before")
-    @classmethod
-    def _not_bool(cls, value: Any) -> Any:
-        if type(value) is not int:
-            raise ValueError("input should be 1 or 3")  # true == 1 == 1.0 would pass
-        return value
-
-    @field_validator("pad")
-    @classmethod
-    def _fits(cls, value: int, info: ValidationInfo) -> int:
-        limit = 255 if info.data.get("dtype") == "uint8" else 65535
-        if value > limit:
-            raise ValueError(f"does not fit {info.data.get('dtype', 'uint16')}, whose largest value is {limit}")
-        return value
-
-
-class Synth(Table):
-    """Pictures to render when `data.root` does not exist."""
-
-    generator: Text = Field(description="Registered generator (`gas`), or `package.module:function`.")
-    counts: Counts = Field(
-        min_length=1, description="Pictures per split, such as `{train = 320, val = 80, test = 80}`."
-    )
-    size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] = Field(
-        description="Height and width of the rendered pictures in pixels."
-    )
-    seed: Count = Field(default=0, description="Same seed, same bytes.")
-
-
-class Split(Table):
-    """How to divide one folder that has no `train`, `val` and `test` folders of its own."""
-
-    train: Fraction = Field(
-        default=0.7, description="Share of pictures (of groups, when `group` is given) to train on."
-    )
-    val: Fraction = Field(default=0.15, description="Share that chooses the best epoch.")
-    test: Fraction = Field(default=0.15, description="Share that is only reported on.")
-    seed: Count = Field(default=0, description="Seed of the shuffle.")
-    group: Line = Field(
-        default="",
-        description="Regular expression with one pair of parentheses over the file's stem; pictures with the same "
-        "captured text stay together. Empty: every picture on its own.",
-    )
-    manifest: Line = Field(default="", description="A `split.json` written by an earlier run, to be used as it is.")
-
-    @field_validator("group")
-    @classmethod
-    def _one_group(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression ({error})") from error
-        if value and groups != 1:
-            raise ValueError(f"needs exactly one pair of parentheses, has {groups}")
-        return value
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Split:
-        total = self.train + self.val + self.test
-        if not abs(total - 1) <= 1e-6:
-            raise ValueError(f"train + val + test must be 1, are {total:g}")
-        return self
-
-
-class Augment(Table):
-    """Random changes to training pictures; each is a function of picture, seed and epoch alone."""
-
-    flip_horizontal: Fraction = Field(default=0.5, description="Probability of a left-right flip.")
-    flip_vertical: Fraction = Field(default=0.0, description="Probability of an upside-down flip.")
-    brightness: Fraction = Field(default=0.1, description="Largest shift of all pixels, as a share of the full range.")
-    contrast: Fraction = Field(
-        default=0.1, description="Largest relative change of the distance from the picture's mean."
-    )
-
-
-class Data(Table):
-    """Where the pictures are and what the values in their masks mean."""
-
-    root: Text = Field(
-        description="Folder with `train`, `val` and `test`, each holding `images` and `masks` with equal stems; or "
-        "with `images` and `masks` alone, divided by `[data.split]`."
-    )
-    masks: Text = Field(default="masks", description="Name of the folders that hold masks.")
-    values: dict[str, str] = Field(
-        min_length=1,
-        description='Class of each mask value or range of values, such as `0 = "background"` or '
-        '`"128-255" = "gas"`; `"ignore"` leaves pixels out of loss and scores. Any other value is an error.',
-    )
-    inputs: dict[Name, Input] = Field(min_length=1, description="The model's inputs by name; most models have one.")
-    synth: Synth | None = Field(default=None, description="Render pictures when `root` does not exist.")
-    split: Split | None = Field(default=None, description="Divide one folder into train, val and test.")
-    augment: Augment = Field(default_factory=Augment, description="Random changes to training pictures.")
-
-    @field_validator("values")
-    @classmethod
-    def _values_parse(cls, value: dict[str, str]) -> dict[str, str]:
-        seen: set[int] = set()
-        for key in value:
-            span = value_range(key)
-            if seen & set(span):
-                raise ValueError(f"'{key}' overlaps another entry")
-            seen |= set(span)
-        return value
-
-
 class Model(BaseModel):
     """The factory and its arguments. Every other key is an argument of the factory, checked against its signature."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     factory: Text = Field(description="Registered model (`unet`), or `package.module:function`.")
+    weights: Line = Field(
+        default="",
+        description="Start from the weights of a run (`runs/NAME` takes its newest finished one) or of a `.keras` "
+        "file. Layers are matched by name; what does not fit is named and starts anew.",
+    )
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Model:
@@ -232,10 +75,27 @@ class Train(Table):
     epochs: Positive = Field(default=20, description="Most passes over the training pictures.")
     batch_size: Positive = Field(default=8, description="Pictures per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-4, description="Adam's step size.")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="`cosine` lets the step size fall to a hundredth over the epochs, after `warmup` steps of rise.",
+    )
+    warmup: Count = Field(default=0, description="Steps in which the step size rises from a hundredth to its value.")
     loss: list[Text] = Field(
         default=["cross_entropy", "dice"],
         min_length=1,
-        description="Losses that are added up: `cross_entropy`, `dice`, or `package.module:function`.",
+        description="Losses that are added up: `cross_entropy`, `focal`, `dice`, `jaccard`, or "
+        "`package.module:function`.",
+    )
+    loss_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[], description="Factor of each loss, in their order; empty: 1 each."
+    )
+    class_weights: Literal["none", "pixels"] | list[Annotated[float, Field(ge=0)]] = Field(
+        default="none",
+        description="How much each class counts in the losses: a list in the order of `task.classes`; `none`: alike; "
+        "`pixels`: by one over the square root of its share of the training pixels. Their mean is made 1.",
+    )
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=2.0, description="Exponent of the focal loss; 0 is cross-entropy."
     )
     patience: Count = Field(
         default=8, description="Epochs without a better validation mean IoU before training stops; 0 never stops early."
@@ -289,24 +149,33 @@ class Experiment(Table):
     @model_validator(mode="after")
     def _values_name_classes(self) -> Experiment:
         known = {*self.task.classes, "ignore"}
-        for value, name in self.data.values.items():
-            if name not in known:
-                raise ValueError(f"data.values: {value} = '{name}' is not among task.classes")
+        for source in self.data.sources:
+            place = f"data.source '{source.name}': values" if self.data.source else "data.values"
+            for value, names in source.values.items():
+                listed = names if isinstance(names, list) else [names]
+                if odd := [name for name in listed if name not in known]:
+                    raise ValueError(f"{place}: {value} = '{odd[0]}' is not among task.classes")
+                if set(listed) >= set(self.task.classes):
+                    raise ValueError(f'{place}: {value} may be any class, which says nothing; write "ignore"')
         return self
 
-
-def value_range(key: str) -> range:
-    """The mask values that a key of `data.values` covers: ``"3"`` or ``"128-255"``.
-
-    Raises:
-        ValueError: not a number or range within 0..255.
-    """
-    match = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", key)
-    if match:
-        low, high = int(match[1]), int(match[2] or match[1])
-        if low <= high <= 255:
-            return range(low, high + 1)
-    raise ValueError(f"'{key}' is neither a mask value (0..255) nor a range such as 128-255")
+    @model_validator(mode="after")
+    def _agrees(self) -> Experiment:
+        if self.data.augment.jpeg:
+            for name, item in self.data.inputs.items():
+                if item.dtype != "uint8":
+                    raise ValueError(f"data.augment.jpeg: JPEG holds 8 bits, data.inputs.{name} has {item.dtype}")
+        if self.train.loss_weights and len(self.train.loss_weights) != len(self.train.loss):
+            raise ValueError(
+                f"train.loss_weights: {len(self.train.loss_weights)} factors for {len(self.train.loss)} losses"
+            )
+        weights = self.train.class_weights
+        if isinstance(weights, list):
+            if len(weights) != len(self.task.classes):
+                raise ValueError(f"train.class_weights: {len(weights)} for {len(self.task.classes)} classes")
+            if not any(weights):
+                raise ValueError("train.class_weights: all are 0")
+        return self
 
 
 def _fault(value: Any, depth: int = 0) -> str:

@@ -17,12 +17,13 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a picture comes from: its file, and for rendered ones the generator and seed."""
+    """Where a picture comes from: its file, and for rendered ones the generator, seed and what was drawn."""
 
     file: str
     kind: Literal["real", "rendered"] = "real"
     generator: str | None = None
     seed: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Sample:
     """One picture, or one set of pictures taken together, with its truth.
 
     ``images`` maps input names to uint8 or uint16 (H, W, C); ``truth`` is what the task defines: for segmentation
-    uint8 (H, W) class indices with :data:`IGNORE`, None when unknown.
+    uint8 (H, W) labels (see :class:`~leakdet_tf.core.labels.Labelling`) with :data:`IGNORE`, None when unknown.
     """
 
     id: str

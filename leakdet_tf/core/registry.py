@@ -25,7 +25,9 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
     "loss": {
         "cross_entropy": "leakdet_tf.training.losses:cross_entropy",
+        "focal": "leakdet_tf.training.losses:focal",
         "dice": "leakdet_tf.training.losses:dice",
+        "jaccard": "leakdet_tf.training.losses:jaccard",
     },
 }
 

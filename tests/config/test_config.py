@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from leakdet_tf.config.fields import value_range
 from leakdet_tf.config.load import dump, known_keys, load, parse
 from leakdet_tf.config.reference import page
-from leakdet_tf.config.schema import Experiment, value_range
+from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,9 @@ def test_there_are_experiments() -> None:
 def test_a_dump_holds_every_key() -> None:
     full = parse({**PLAIN, "data": {**PLAIN["data"], "split": {}, "synth": SYNTH}})
     written = tomllib.loads(dump(full))
+    one = {"name": "one", "root": "data", "values": PLAIN["data"]["values"], "split": {}, "synth": SYNTH}
+    several = parse({**PLAIN, "data": {"inputs": PLAIN["data"]["inputs"], "source": [one]}})
+    written["data"]["source"] = tomllib.loads(dump(several))["data"]["source"][0]
     for key, _ in known_keys():
         inner: Any = written
         for part in key.replace(".*.", ".image.").split("."):
@@ -178,7 +182,11 @@ MEANT = "docs/experiment-file.md says what it means"
         ("task.clases=['a']", "task.clases: unknown key; did you mean 'classes'?"),
         ("data.inputs.image.sizee=[1, 2]", "data.inputs.image.sizee: unknown key; did you mean 'size'?"),
         ("data.inputs.fit.sizes=[1]", "data.inputs.fit.sizes: unknown key (and 1 more); did you mean 'size'?"),
-        ("train.a\nb=3", "train.a\\nb: unknown key; choose from: batch_size, epochs, learning_rate, loss, patience"),
+        (
+            "train.a\nb=3",
+            "train.a\\nb: unknown key; choose from: batch_size, class_weights, epochs, focal_gamma, "
+            "learning_rate, loss, loss_weights, patience, schedule, warmup",
+        ),
         (
             "data.synth={generator = 'gas', size = [8, 8]}",
             "data.synth.counts: missing; docs/experiment-file.md says what it means",
@@ -196,7 +204,7 @@ MEANT = "docs/experiment-file.md says what it means"
         ("train.loss=[1]", f"train.loss.0: input should be a valid string (got 1); {ALLOWED}"),
         ("data=3", f"data: must be a table (got 3); {ALLOWED}"),
         ("data.values=3", f"data.values: must be a table (got 3); {ALLOWED}"),
-        ("data.root=", f"data.root: must not be empty (got ''); {ALLOWED}"),
+        ("data.root=", f"data.root: missing; name a folder, or give [[data.source]] tables; {ALLOWED}"),
         ("data.inputs={}", f"data.inputs: table should have at least 1 item, not 0; {ALLOWED}"),
         (
             "data.inputs.image.channels=true",
@@ -351,6 +359,8 @@ def test_known_keys_are_those_of_the_schema() -> None:
         for inner in (schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()):
             if isinstance(inner, dict):
                 found |= walk(inner, f"{prefix}*.")
+        if isinstance(schema.get("items"), dict):
+            found |= walk(schema["items"], prefix)
         return found
 
     schema = Experiment.model_json_schema()

@@ -72,6 +72,23 @@ def test_a_rename_that_fails_leaves_the_old_file(target: Path, monkeypatch: pyte
     only(target, "old")
 
 
+def test_an_error_names_the_file_that_was_to_be(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (target.parent / "folder").mkdir()
+    with pytest.raises(OSError) as caught:
+        write_text(target.parent / "folder", "new")
+    assert caught.value.filename == str(target.parent / "folder")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError) as caught:
+        write_text(target, "new")
+    assert caught.value.filename == str(target)
+    only_files = sorted(path.name for path in target.parent.iterdir())
+    assert only_files == ["folder", "report.json"]
+
+
 def test_the_old_file_is_there_until_the_new_one_is_complete(target: Path) -> None:
     with whole_file(target) as temporary:
         temporary.write_text("new")

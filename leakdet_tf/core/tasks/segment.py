@@ -17,6 +17,7 @@ from leakdet_tf.core.confusion import Counts, confusion
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Labels, Pixels, as_channels
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Mask
 
 OVERLAY_OPACITY = 0.45
@@ -71,9 +72,13 @@ def decode(outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract:
     )
 
 
-def score(truth: Labels, prediction: Mask, contract: Contract) -> Counts:
-    """Confusion counts int64 (C, C) of one picture, rows truth, at the original picture's size."""
-    return confusion(truth, prediction.labels, len(contract.classes))
+def score(truth: Labels, prediction: Mask, contract: Contract, labelling: Labelling | None = None) -> Counts:
+    """Confusion counts int64 (L, C) of one picture, rows truth, at the original picture's size.
+
+    ``labelling`` says what the truth's labels mean; without it they are the contract's classes.
+    """
+    labels = None if labelling is None else labelling.count
+    return confusion(truth, prediction.labels, len(contract.classes), labels=labels)
 
 
 def draw(image: Pixels, prediction: Mask, contract: Contract) -> npt.NDArray[np.uint8]:
@@ -108,8 +113,8 @@ def viewable(image: Pixels) -> npt.NDArray[np.uint8]:
 
 
 def paint(labels: Labels, contract: Contract) -> npt.NDArray[np.uint8]:
-    """Labels (H, W) → uint8 (H, W, 3) in the classes' colours: unpainted classes black, IGNORE grey."""
-    table = np.zeros((256, 3), np.uint8)
+    """Labels (H, W) → uint8 (H, W, 3) in the classes' colours: unpainted classes black, sets dark, IGNORE grey."""
+    table = np.full((256, 3), 64, np.uint8)
     for index, item in enumerate(contract.classes):
         table[index] = item.rgb or (0, 0, 0)
     table[IGNORE] = (128, 128, 128)
