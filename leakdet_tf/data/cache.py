@@ -6,7 +6,7 @@ Everything is decoded before the first step, so that a bad file is named at once
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,12 @@ def bytes_needed(count: int, contract: Contract) -> int:
     return count * (pixels + height * width)
 
 
-def fill(items: Sequence[Item], contract: Contract, table: npt.NDArray[np.int16]) -> Iterator[int | Cache]:
+def fill(
+    items: Sequence[Item], contract: Contract, tables: Mapping[str, npt.NDArray[np.int16]]
+) -> Iterator[int | Cache]:
     """Decode items with all cores: yields how many are done after each, and at the end the :class:`Cache`.
+
+    ``tables`` are :func:`~leakdet_tf.data.readers.label_tables`.
 
     Raises:
         DataError: a file is damaged or of the wrong kind, and is named; or there are no items, or not enough memory.
@@ -73,7 +77,7 @@ def fill(items: Sequence[Item], contract: Contract, table: npt.NDArray[np.int16]
 
     def one(position: int) -> tuple[str, ...]:
         item = items[position]
-        loaded = read(item, table)
+        loaded = read(item, tables[item.source])
         for name, spec in contract.inputs.items():
             inputs[name][position], geometry = _applied(spec, loaded.sample.images[name], str(item.images[name]))
             if name == contract.primary:

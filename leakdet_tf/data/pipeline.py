@@ -7,25 +7,68 @@ equals one that was read up to k.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from leakdet_tf.config.schema import Augment
+from leakdet_tf.config.data import Augment
 from leakdet_tf.core.records import IGNORE, Batch
-from leakdet_tf.data.augment import augment
+from leakdet_tf.data.augment import augment, training_key
 from leakdet_tf.data.cache import Cache
 
 Dataset = Any
+Places = npt.NDArray[np.int64]
+_ORDER = 0  # the number after the seed in the keys of orders; training_key has another
 
 
 def steps(count: int, batch_size: int) -> int:
-    """Batches in an epoch."""
+    """Batches for so many pictures."""
     return math.ceil(count / batch_size)
 
 
+def epoch_length(weights: Sequence[float]) -> int:
+    """Pictures in an epoch when picture i is seen ``weights[i]`` times on average."""
+    values, counts = np.unique(np.asarray(weights, np.float64), return_counts=True)
+    return sum(math.floor(v) * int(n) + _drawn(v, n) for v, n in zip(values, counts, strict=True))
+
+
+def epoch_order(weights: Sequence[float], *, seed: int, epoch: int) -> Places:
+    """Which pictures an epoch shows, shuffled: int64 (M, 2) of picture and of how often it was shown before in it.
+
+    Each picture comes ``floor(weight)`` times; of those of one weight, the share ``weight - floor(weight)`` chosen anew
+    for the epoch comes once more.
+    """
+    rng = np.random.default_rng((seed, _ORDER, epoch))
+    given = np.asarray(weights, np.float64)
+    parts: list[Places] = []
+    for value in np.unique(given):
+        members = np.flatnonzero(given == value)
+        whole = math.floor(value)
+        parts += [np.stack([members, np.full_like(members, copy)], axis=1) for copy in range(whole)]
+        more = rng.permutation(members)[: _drawn(value, len(members))]
+        parts.append(np.stack([more, np.full_like(more, whole)], axis=1))
+    return rng.permutation(np.concatenate(parts).astype(np.int64))
+
+
+def _drawn(weight: float, count: int) -> int:
+    # At least one of those that are to come now and then, so that a small source never stays away.
+    share = weight - math.floor(weight)
+    return max(1, round(share * count)) if share else 0
+
+
 def training(
-    cache: Cache, *, batch_size: int, seed: int, settings: Augment, epochs: int, first_epoch: int = 0
+    cache: Cache,
+    *,
+    batch_size: int,
+    seed: int,
+    settings: Augment,
+    epochs: int,
+    first_epoch: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> Dataset:
     """Shuffled and augmented batches of epochs ``first_epoch`` to ``epochs - 1`` in one stream.
 
@@ -33,20 +76,32 @@ def training(
     trained with an unknown batch size. What the last batch of an epoch lacks is filled up with pictures whose targets
     are IGNORE and whose weight is 0; the other weights of that batch are raised, so that its mean is over what counts.
 
+    Args:
+        cache: the split.
+        batch_size: pictures a batch.
+        seed: the experiment's.
+        settings: strengths of the changes.
+        epochs: where the stream ends.
+        first_epoch: where it begins.
+        weights: how often each picture is seen in an epoch on average; None: each once.
+
     Yields:
         :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) targets and
-        float32 (B,) weights; ``steps`` batches an epoch.
+        float32 (B,) weights; ``steps`` batches an epoch of :func:`epoch_length` pictures.
     """
-    count = len(cache)
+    cv2.setNumThreads(1)  # tf.data's own threads do this work already
+    often = [1.0] * len(cache) if weights is None else list(weights)
+    length = epoch_length(often)
 
     def order(epoch: Any) -> Dataset:
-        shuffled = tf.argsort(_keys(count, seed, epoch), stable=True)
-        return _full_batches(shuffled, count, batch_size).map(lambda index, counts: (epoch, index, counts))
+        places = tf.numpy_function(
+            lambda number: epoch_order(often, seed=seed, epoch=int(number)), [epoch], tf.int64, stateful=False
+        )
+        places = _full_batches(tf.ensure_shape(places, [length, 2]), length, batch_size)
+        return places.map(lambda place, counts: (epoch, place, counts))
 
-    def finish(epoch: Any, index: Any, counts: Any) -> Batch:
-        inputs, targets = _gather(cache, index, batch_size)
-        inputs, targets = augment(inputs, targets, settings, seed=seed, epoch=epoch, index=index)
-        return _batch(inputs, targets, counts)
+    def finish(epoch: Any, place: Any, counts: Any) -> Batch:
+        return _batch(cache, place, counts, batch_size, settings=settings, seed=seed, epoch=epoch)
 
     stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order)
     return stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
@@ -56,41 +111,53 @@ def plain(cache: Cache, *, batch_size: int) -> Dataset:
     """Batches in the split's order, unchanged, once; the last is filled up as in :func:`training`."""
     count = len(cache)
 
-    def finish(index: Any, counts: Any) -> Batch:
-        return _batch(*_gather(cache, index, batch_size), counts)
+    def finish(place: Any, counts: Any) -> Batch:
+        return _batch(cache, place, counts, batch_size)
 
-    stream = _full_batches(tf.range(count), count, batch_size)
+    order = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1)
+    stream = _full_batches(tf.constant(order, tf.int64), count, batch_size)
     stream = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
     return stream.apply(tf.data.experimental.assert_cardinality(steps(count, batch_size)))
 
 
 def _full_batches(order: Any, count: int, batch_size: int) -> Dataset:
-    # (index int64 (B,), counts bool (B,)): the order, begun again where the last batch needs more.
-    place = tf.range(steps(count, batch_size) * batch_size)
-    index = tf.cast(tf.gather(order, place % count), tf.int64)
-    return tf.data.Dataset.from_tensor_slices((index, place < count)).batch(batch_size, drop_remainder=True)
+    # (places int64 (B, 2), counts bool (B,)): the order, begun again where the last batch needs more.
+    row = tf.range(steps(count, batch_size) * batch_size)
+    return tf.data.Dataset.from_tensor_slices((tf.gather(order, row % count), row < count)).batch(
+        batch_size, drop_remainder=True
+    )
 
 
-def _batch(inputs: dict[str, Any], targets: Any, counts: Any) -> Batch:
-    targets = tf.where(counts[:, None, None], targets, tf.constant(IGNORE, tf.uint8))
-    counted = tf.cast(counts, tf.float32)
-    return Batch(inputs, targets, counted / tf.reduce_mean(counted))
-
-
-def _keys(count: int, seed: int, epoch: Any) -> Any:
-    base = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0], tf.int64), epoch)
-    return tf.random.stateless_uniform([count], base, minval=None, maxval=None, dtype=tf.int32)
-
-
-def _gather(cache: Cache, index: Any, batch_size: int) -> tuple[dict[str, Any], Any]:
+def _batch(
+    cache: Cache,
+    place: Any,
+    counts: Any,
+    batch_size: int,
+    *,
+    settings: Augment | None = None,
+    seed: int = 0,
+    epoch: Any = 0,
+) -> Batch:
     # One call a batch copies rows out of the cache; the arrays stay outside the graph, whatever their size.
     names = sorted(cache.inputs)
     arrays = [*(cache.inputs[name] for name in names), cache.targets]
 
-    def rows(chosen: Any) -> list[Any]:
-        return [array[chosen] for array in arrays]
+    def rows(chosen: Places, counted: npt.NDArray[np.bool_], number: Any) -> list[Any]:
+        found = [array[chosen[:, 0]] for array in arrays]
+        if settings is not None:
+            for row, (index, copy) in enumerate(chosen):
+                key = training_key(seed, epoch=int(number), index=int(index), copy=int(copy))
+                pictures = {name: found[n][row] for n, name in enumerate(names)}
+                pictures, found[-1][row] = augment(pictures, found[-1][row], settings, key=key)
+                for n, name in enumerate(names):
+                    found[n][row] = pictures[name]
+        found[-1][~counted] = IGNORE
+        weights = counted.astype(np.float32)
+        return [*found, weights / weights.mean()]
 
-    found = tf.numpy_function(rows, [index], [tf.as_dtype(array.dtype) for array in arrays], stateful=False)
-    for tensor, array in zip(found, arrays, strict=True):
+    dtypes = [*(tf.as_dtype(array.dtype) for array in arrays), tf.float32]
+    *inputs, targets, weights = tf.numpy_function(rows, [place, counts, epoch], dtypes, stateful=False)
+    for tensor, array in zip([*inputs, targets], arrays, strict=True):
         tensor.set_shape([batch_size, *array.shape[1:]])
-    return dict(zip(names, found[:-1], strict=True)), found[-1]
+    weights.set_shape([batch_size])
+    return Batch(dict(zip(names, inputs, strict=True)), targets, weights)

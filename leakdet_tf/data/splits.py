@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.config.schema import SPLITS, Split
+from leakdet_tf.config.data import Split
+from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
 

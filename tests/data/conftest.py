@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.config.schema import Data
+from leakdet_tf.config.data import Data
 from leakdet_tf.data.cache import Cache
 
 VALUES = {"0": "background", "1": "blob", "255": "ignore"}

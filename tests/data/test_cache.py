@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leakdet_tf.config.data import Data
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import sha256_file
@@ -17,10 +18,16 @@ from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data import cache as room
 from leakdet_tf.data.cache import Cache, bytes_needed, fill
-from leakdet_tf.data.readers import Item, find_items, label_table, read
+from leakdet_tf.data.readers import Item, find_items, label_tables, read
 
-TABLE = label_table({"0": "background", "1": "blob", "255": "ignore"}, ["background", "blob"])
+VALUES = {"0": "background", "1": "blob", "255": "ignore"}
+SETTINGS = Data.model_validate({"root": "x", "values": VALUES, "inputs": {"image": {"size": [8, 8]}}})
+TABLES = label_tables(SETTINGS, ["background", "blob"])
 Make = Callable[..., Any]
+
+
+def found_in(folder: Path, data: Data) -> list[Item]:
+    return find_items(folder, data.sources[0], data.inputs)
 
 
 def contract(**specs: ImageSpec) -> Contract:
@@ -28,7 +35,7 @@ def contract(**specs: ImageSpec) -> Contract:
 
 
 def filled(items: list[Item], agreed: Contract) -> Cache:
-    *counted, found = fill(items, agreed, TABLE)
+    *counted, found = fill(items, agreed, TABLES)
     assert counted == list(range(1, len(items) + 1))
     assert isinstance(found, Cache)
     return found
@@ -39,7 +46,7 @@ def items(tmp_path: Path, fill_folder: Make, settings: Make) -> list[Item]:
     """Nine pictures of 12x10 pixels and three of 20x30."""
     fill_folder(tmp_path, [f"a{i}" for i in range(9)])
     fill_folder(tmp_path, ["b0", "b1", "b2"], size=(20, 30), seed=1)
-    return find_items(tmp_path, settings(tmp_path))
+    return found_in(tmp_path, settings(tmp_path))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
@@ -51,7 +58,7 @@ def test_the_cache_equals_core_one_by_one(items: list[Item], fit: Any) -> None:
     assert found.inputs["image"].shape == (12, 8, 16, 3)
     assert found.targets.shape == (12, 8, 16)
     for position, item in enumerate(items):
-        sample = read(item, TABLE).sample
+        sample = read(item, TABLES["data"]).sample
         pixels, geometry = agreed.inputs["image"].apply(sample.images["image"])
         np.testing.assert_array_equal(found.inputs["image"][position], pixels)
         np.testing.assert_array_equal(found.targets[position], task_of(agreed).targets(sample.truth, geometry))
@@ -72,7 +79,7 @@ def test_two_inputs_of_different_size_and_depth(tmp_path: Path, write: Make, set
     write(tmp_path / "thermal" / "a.png", thermal)
     write(tmp_path / "masks" / "a.png", np.ones((6, 8), np.uint8))
     keys = {"rgb": {"folder": "rgb", "size": [8, 8]}, "thermal": {"folder": "thermal", "size": [3, 4]}}
-    (item,) = find_items(tmp_path, settings(tmp_path, inputs=keys))
+    (item,) = found_in(tmp_path, settings(tmp_path, inputs=keys))
     agreed = contract(rgb=ImageSpec(8, 8, 3), thermal=ImageSpec(3, 4, 1, "uint16"))
     found = filled([item], agreed)
     assert found.targets.shape == (1, 8, 8)
@@ -104,7 +111,7 @@ def test_a_damaged_file_is_named_before_anything_is_given_out(items: list[Item],
     broken.write_bytes(damage)
     seen: list[int | Cache] = []
     with pytest.raises(ImageError) as caught:
-        seen.extend(fill(items, contract(image=ImageSpec(8, 8)), TABLE))
+        seen.extend(fill(items, contract(image=ImageSpec(8, 8)), TABLES))
     assert str(caught.value).startswith(f"{broken}: ")
     assert not any(isinstance(step, Cache) for step in seen)
 
@@ -115,27 +122,27 @@ def test_a_truncated_file_and_an_unknown_value_are_named(items: list[Item], writ
     odd = write(items[4].mask, np.full((12, 10), 77, np.uint8))
     agreed = contract(image=ImageSpec(8, 8))
     with pytest.raises(ImageError) as caught:
-        list(fill(items, agreed, TABLE))
+        list(fill(items, agreed, TABLES))
     assert str(caught.value).startswith(f"{broken}: ")
     with pytest.raises(DataError) as wrong:
-        list(fill(items[3:], agreed, TABLE))
+        list(fill(items[3:], agreed, TABLES))
     assert str(wrong.value).startswith(f"{odd}: ")
 
 
 def test_a_picture_of_the_wrong_kind_is_named(items: list[Item], write: Make) -> None:
     deep = write(items[8].images["image"], np.full((12, 10), 300, np.uint16))
     with pytest.raises(DataError) as caught:
-        list(fill(items, contract(image=ImageSpec(8, 8)), TABLE))
+        list(fill(items, contract(image=ImageSpec(8, 8)), TABLES))
     assert str(caught.value).startswith(f"{deep}: has uint16 pixels")
     with pytest.raises(DataError) as channels:
-        list(fill(items[:1], contract(image=ImageSpec(8, 8, 2)), TABLE))
+        list(fill(items[:1], contract(image=ImageSpec(8, 8, 2)), TABLES))
     assert str(items[0].images["image"]) in str(channels.value)
     assert "3 channels" in str(channels.value)
 
 
 def test_no_pictures_are_an_error() -> None:
     with pytest.raises(DataError, match="no pictures"):
-        list(fill([], contract(image=ImageSpec(8, 8)), TABLE))
+        list(fill([], contract(image=ImageSpec(8, 8)), TABLES))
 
 
 def test_too_little_memory_is_said_before_reading(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +153,7 @@ def test_too_little_memory_is_said_before_reading(items: list[Item], monkeypatch
     for item in items:
         item.mask.unlink()
     with pytest.raises(DataError, match=r"12 pictures take .* GiB of memory .* are free"):
-        next(fill(items, agreed, TABLE))
+        next(fill(items, agreed, TABLES))
 
 
 def test_enough_memory_or_no_figure_of_it_is_no_error(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +169,6 @@ def test_free_memory_is_a_plausible_number_of_bytes() -> None:
 
 
 def test_giving_up_half_way_leaves_no_threads_at_work(items: list[Item]) -> None:
-    work = fill(items, contract(image=ImageSpec(8, 8)), TABLE)
+    work = fill(items, contract(image=ImageSpec(8, 8)), TABLES)
     assert next(work) == 1
     work.close()  # type: ignore[attr-defined]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Augment
+from leakdet_tf.config.data import Augment
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Batch
+from leakdet_tf.data.augment import augment, training_key
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.pipeline import plain, steps, training
-from leakdet_tf.training.losses import Objective, cross_entropy, dice
+from leakdet_tf.data.pipeline import epoch_length, epoch_order, plain, steps, training
+from leakdet_tf.training.losses import Objective, Scheme, cross_entropy, dice
 from leakdet_tf.training.measure import Confusion
 
 STILL = Augment(flip_horizontal=0, flip_vertical=0, brightness=0, contrast=0)
-MOVING = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=0.2, contrast=0.2)
+MOVING = Augment(flip_vertical=0.5, shift=0.2, scale=0.3, rotation=20.0, crop=0.2, brightness=0.2, blur=1.0, noise=0.1)
 MakeCache = Callable[..., Cache]
 
 
@@ -40,8 +43,12 @@ def assert_same(actual: list[Any], expected: list[Any]) -> None:
         np.testing.assert_array_equal(one.weights, other.weights)
 
 
-def read(cache: Cache, *, settings: Augment = MOVING, seed: int = 5, epochs: int = 4, first: int = 0) -> list[Any]:
-    return batches(training(cache, batch_size=4, seed=seed, settings=settings, epochs=epochs, first_epoch=first))
+def read(
+    cache: Cache, *, settings: Augment = MOVING, seed: int = 5, epochs: int = 4, first: int = 0, **more: Any
+) -> Any:
+    return batches(
+        training(cache, batch_size=4, seed=seed, settings=settings, epochs=epochs, first_epoch=first, **more)
+    )
 
 
 def positions(cache: Cache, found: list[Any]) -> list[int]:
@@ -106,8 +113,11 @@ def test_filling_up_leaves_loss_and_counts_as_they_are(make_cache: MakeCache) ->
         image = keras.Input((6, 8, 3), dtype="uint8", name="image")
         x = keras.layers.Rescaling(1 / 255)(image)
         model = keras.Model([image], keras.layers.Conv2D(3, 1)(x))
-        metric = Confusion(3)
-        model.compile(loss=Objective([cross_entropy, dice], "softmax"), metrics=[metric])
+        metric = Confusion(Labelling(3))
+        model.compile(
+            loss=Objective([cross_entropy, dice], Scheme("softmax", Labelling(3), np.ones(3, np.float32))),
+            metrics=[metric],
+        )
         losses.append(model.evaluate(plain(cache, batch_size=size), return_dict=True, verbose=0)["loss"])
         counts.append(metric.counts())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -124,9 +134,8 @@ def test_the_order_differs_between_epochs_and_seeds(make_cache: MakeCache) -> No
     assert tuple(range(24)) not in parts
 
 
-def test_the_order_shows_no_preference(make_cache: MakeCache) -> None:
-    cache = make_cache(6, size=(1, 8))
-    order = np.array(positions(cache, read(cache, settings=STILL, epochs=600))).reshape(600, 6)
+def test_the_order_shows_no_preference() -> None:
+    order = np.array([epoch_order([1.0] * 6, seed=5, epoch=epoch)[:, 0] for epoch in range(600)])
     counts = np.array([[(order[:, place] == picture).sum() for place in range(6)] for picture in range(6)])
     assert counts.min() > 65  # 100 expected, standard deviation 9
     assert counts.max() < 135
@@ -166,6 +175,67 @@ def test_a_pictures_change_is_the_same_in_batches_of_any_size(make_cache: MakeCa
     whole = [np.concatenate([batch.inputs["image"] for batch in found]) for found in parts]
     for other in whole[1:]:
         np.testing.assert_array_equal(other, whole[0])
+
+
+def test_a_picture_is_changed_by_its_key_as_anyone_else_can_change_it(make_cache: MakeCache) -> None:
+    cache = make_cache(6, inputs=2)
+    found = read(cache, epochs=2, weights=[2.0] * 6)
+    for epoch in range(2):
+        batch_of = [(batch, row) for batch in found[epoch * 3 : epoch * 3 + 3] for row in range(4)]
+        for (index, copy), (batch, row) in zip(epoch_order([2.0] * 6, seed=5, epoch=epoch), batch_of, strict=True):
+            key = training_key(5, epoch=epoch, index=int(index), copy=int(copy))
+            inputs = {name: images[index] for name, images in cache.inputs.items()}
+            expected, labels = augment(inputs, cache.targets[index], MOVING, key=key)
+            for name, image in expected.items():
+                np.testing.assert_array_equal(batch.inputs[name][row], image)
+            np.testing.assert_array_equal(batch.targets[row], labels)
+
+
+def test_weights_say_how_often_a_picture_comes(make_cache: MakeCache) -> None:
+    cache = make_cache(12)
+    weights = [1.0] * 3 + [2.0] * 2 + [0.5] * 4 + [1.25] * 3
+    length = 3 + 4 + 2 + 3 + 1
+    assert epoch_length(weights) == length
+    found = read(cache, settings=STILL, epochs=80, weights=weights)
+    assert len(found) == 80 * steps(length, 4)
+    order = np.array(positions(cache, found)).reshape(80, length)
+    counts = np.array([np.bincount(epoch, minlength=12) for epoch in order])
+    assert (counts[:, :3] == 1).all()
+    assert (counts[:, 3:5] == 2).all()
+    assert (counts[:, 5:9].sum(axis=1) == 2).all()
+    assert (counts[:, 9:].sum(axis=1) == 4).all()
+    assert counts[:, 5:9].max() == 1
+    np.testing.assert_allclose(counts.mean(axis=0), weights, atol=0.2)
+    np.testing.assert_array_equal(order[0], epoch_order(weights, seed=5, epoch=0)[:, 0])
+
+
+def test_the_copies_of_a_picture_are_changed_each_in_its_own_way(make_cache: MakeCache) -> None:
+    cache = make_cache(2)
+    batch = read(cache, epochs=1, weights=[3.0, 1.0])[0]
+    assert len({image.tobytes() for image in batch.inputs["image"]}) == 4
+    order = epoch_order([3.0, 1.0], seed=5, epoch=0)
+    assert sorted(map(tuple, order.tolist())) == [(0, 0), (0, 1), (0, 2), (1, 0)]
+
+
+@pytest.mark.parametrize(("weights", "length"), [([0.5], 1), ([0.01, 1.0], 2), ([0.5] * 6, 3), ([100.0], 100)])
+def test_an_epoch_is_never_empty_and_a_small_source_never_stays_away(weights: list[float], length: int) -> None:
+    assert epoch_length(weights) == length
+    assert all(len(epoch_order(weights, seed=1, epoch=epoch)) == length for epoch in range(5))
+
+
+def test_weighted_streams_resume_like_any_other(make_cache: MakeCache) -> None:
+    cache, weights = make_cache(7), [0.5, 0.5, 0.5, 0.5, 2.0, 1.0, 1.5]
+    whole = read(cache, weights=weights)
+    each = steps(epoch_length(weights), 4)
+    assert_same(read(cache, first=2, weights=weights), whole[2 * each :])
+
+
+def test_streams_read_at_once_are_the_same(make_cache: MakeCache) -> None:
+    cache = make_cache(10, inputs=2)
+    first = read(cache)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: read(cache), range(4)):
+            assert_same(found, first)
 
 
 def test_the_cache_is_left_as_it_is(make_cache: MakeCache) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakdet_tf.config.schema import SPLITS, Split
+from leakdet_tf.config.data import Split
+from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.splits import divide, save_manifest

@@ -1,0 +1,285 @@
+"""What spoils training or its figures, looked for before a model sees a picture: all of it, not the first alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.config.data import Data, Input
+from leakdet_tf.config.fields import SPLITS
+from leakdet_tf.core.errors import ImageError
+from leakdet_tf.core.files import sha256_bytes
+from leakdet_tf.core.images import Labels, Pixels, decode, decode_mask
+from leakdet_tf.core.labels import Labelling
+from leakdet_tf.core.records import IGNORE
+from leakdet_tf.data.cache import Cache
+from leakdet_tf.data.readers import Item, label_tables, labelling_of
+from leakdet_tf.data.similar import Thumbnails, thumbnail
+from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, said
+
+_Told = Callable[[str, Path, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What is kept of a sample that could be read.
+
+    ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's labels. ``pixels``:
+    int64 (256,), how many have each label. ``small``: uint8 (128, 128), or None when not asked for.
+    """
+
+    split: str
+    item: Item
+    digests: dict[str, str]
+    truth: str
+    pixels: npt.NDArray[np.int64]
+    small: Thumbnails | None
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """All that was found. ``parts`` are the samples that have all their files, ``decoded`` those that could be read."""
+
+    parts: Parts
+    findings: tuple[Finding, ...]
+    decoded: tuple[Decoded, ...]
+    labelling: Labelling
+
+    def at(self, level: Level) -> list[Finding]:
+        """The findings of one level."""
+        return [finding for finding in self.findings if finding.level == level]
+
+    def usable(self) -> Parts:
+        """The samples that no error names."""
+        return without(self.parts, self.findings)
+
+    def pixels(self, split: str, source: str) -> npt.NDArray[np.int64]:
+        """int64 (256,): pixels by label, at the pictures' own size."""
+        chosen = [seen.pixels for seen in self.decoded if seen.split == split and seen.item.source == source]
+        return np.sum(chosen, axis=0, dtype=np.int64) if chosen else np.zeros(256, np.int64)
+
+    def sha256(self, split: str) -> str:
+        """One digest of a split's decoded pixels and labels, with their ids, in the split's order."""
+        lines = [
+            f"{seen.item.id} {' '.join(seen.digests.values())} {seen.truth}\n"
+            for seen in self.decoded
+            if seen.split == split
+        ]
+        return sha256_bytes("".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def without(parts: Mapping[str, Sequence[Item]], findings: Sequence[Finding]) -> Parts:
+    """The parts less every sample one of whose files an error names."""
+    left_out = {finding.file for finding in findings if finding.level == "error"}
+    return {
+        split: [item for item in items if left_out.isdisjoint(map(str, (*item.images.values(), item.mask)))]
+        for split, items in parts.items()
+    }
+
+
+def check(
+    parts: Parts, findings: Sequence[Finding], data: Data, classes: Sequence[str], *, thumbnails: bool = False
+) -> Iterator[int | Checked]:
+    """Decode everything with all cores: yields how many are done after each, and at the end :class:`Checked`.
+
+    Args:
+        parts: from :func:`survey`.
+        findings: those of :func:`survey`, to which the others are added.
+        data: the experiment's ``[data]``.
+        classes: their names, in order.
+        thumbnails: keep one of each first input, 16 KiB a picture, for :mod:`~leakdet_tf.data.similar`.
+    """
+    tables, labelling = label_tables(data, classes), labelling_of(data, classes)
+    work = [(split, item) for split, items in parts.items() for item in items]
+    found, decoded = list(findings), []
+
+    def one(position: int) -> Decoded | list[Finding]:
+        split, item = work[position]
+        return _examine(split, item, tables[item.source], data.inputs, thumbnails)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        try:
+            for done, seen in enumerate(pool.map(one, range(len(work))), start=1):
+                if isinstance(seen, Decoded):
+                    decoded.append(seen)
+                else:
+                    found += seen
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
+    where = {
+        split: [(seen.item, seen.digests, seen.truth) for seen in decoded if seen.split == split] for split in parts
+    }
+    found += duplicates(where)
+    left = {id(item) for items in without(parts, found).values() for item in items}
+    kept = [seen for seen in decoded if id(seen.item) in left]
+    for split in SPLITS:
+        pixels = [seen.pixels for seen in kept if seen.split == split]
+        if pixels:
+            found += unseen(split, np.sum(pixels, axis=0, dtype=np.int64), classes, labelling, data.where)
+        elif parts.get(split):
+            found.append(Finding("empty", "", split, data.where, f"no picture of {split} can be used", "fatal"))
+    order = sorted(found, key=lambda finding: KINDS.index(finding.kind))
+    yield Checked(dict(parts), tuple(order), tuple(decoded), labelling)
+
+
+def _examine(
+    split: str, item: Item, table: npt.NDArray[np.int16], inputs: Mapping[str, Input], thumbnails: bool
+) -> Decoded | list[Finding]:
+    faults: list[Finding] = []
+
+    def fault(kind: str, path: Path, detail: str) -> None:
+        faults.append(Finding(kind, item.source, split, str(path), detail))
+
+    images: dict[str, Pixels] = {}
+    for name, path in item.images.items():
+        content = _content(path, fault)
+        try:
+            if content:
+                images[name] = decode(content, name=str(path))
+        except ImageError as error:
+            fault("undecodable", path, said(error, path))
+    for name, image in images.items():
+        if image.dtype != inputs[name].dtype:
+            fault("mis-valued", item.images[name], f"has {image.dtype} pixels, data.inputs.{name} {inputs[name].dtype}")
+    mask = _mask(item.mask, fault)
+    if mask is not None:
+        for name, image in images.items():
+            if image.shape[:2] != mask.shape:
+                sizes = f"is {mask.shape[1]}x{mask.shape[0]} px, its picture {item.images[name].name}"
+                fault("mis-sized", item.mask, f"{sizes} {image.shape[1]}x{image.shape[0]}")
+        counts = np.bincount(mask.ravel(), minlength=256)
+        if wrong := [value for value in range(256) if counts[value] and table[value] < 0]:
+            shown = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
+            fault("mis-valued", item.mask, f"holds values that data.values does not name: {shown}")
+        elif all(table[value] == IGNORE for value in range(256) if counts[value]):
+            fault("empty", item.mask, "every pixel of it is ignored")
+    if faults or mask is None:
+        return faults
+    truth = table[mask].astype(np.uint8)
+    digests = {name: _digest(image) for name, image in images.items()}
+    small = thumbnail(next(iter(images.values()))) if thumbnails else None
+    return Decoded(split, item, digests, _digest(truth), np.bincount(truth.ravel(), minlength=256), small)
+
+
+def _content(path: Path, fault: _Told) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        fault("undecodable", path, f"cannot be read ({error.strerror})")
+        return b""
+    if not content:
+        fault("empty", path, "holds no bytes")
+    return content
+
+
+def _mask(path: Path, fault: _Told) -> Labels | None:
+    content = _content(path, fault)
+    if not content:
+        return None
+    try:
+        return decode_mask(content, name=str(path))
+    except ImageError as error:
+        try:
+            decode(content, name=str(path))
+        except ImageError:
+            fault("undecodable", path, said(error, path))
+        else:  # a picture, yet no mask: colour, or 16 bits
+            fault("mis-valued", path, said(error, path))
+        return None
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}\n".encode())
+    digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]]) -> list[Finding]:
+    """Equal pictures, from each split's samples with the digests of their inputs and of their truth.
+
+    Across splits each copy is an error but those in the latest of its splits, so that test stays as it is and val too,
+    unless a picture stands in both. Within a split there is one warning, with the count.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, Item, str]]] = {}
+    for split in SPLITS:
+        for item, digests, truth in parts.get(split, ()):
+            for name, digest in digests.items():
+                groups.setdefault((name, digest), []).append((split, item, truth))
+    found: dict[str, Finding] = {}
+    within: dict[str, list[tuple[Item, Item]]] = {}
+    for (name, _), group in groups.items():
+        last, kept, truth = group[-1]
+        for split, item, own in group[:-1]:
+            if split != last:
+                masks = "same mask" if own == truth else "different masks"
+                detail = f"has the pixels of {kept.images[name]} ({split} and {last}; {masks})"
+                file = str(item.images[name])
+                found.setdefault(file, Finding("duplicate", item.source, split, file, detail))
+        for split in dict.fromkeys(entry[0] for entry in group):
+            same = [item for place, item, _ in group if place == split]
+            if name == next(iter(same[0].images)):
+                within.setdefault(split, []).extend((same[0], other) for other in same[1:])
+    warnings = []
+    for split, pairs in within.items():
+        if pairs:
+            first, second = (next(iter(item.images.values())) for item in pairs[0])
+            detail = f"{len(pairs)} pictures of {split} are copies of others in it, this one of {first}"
+            warnings.append(Finding("duplicate", pairs[0][1].source, split, str(second), detail, "warning"))
+    return [*found.values(), *warnings]
+
+
+def unseen(
+    split: str, pixels: npt.NDArray[np.int64], classes: Sequence[str], labelling: Labelling, where: str
+) -> list[Finding]:
+    """Classes that no mask of a split holds, from its pixels by label, int64 (256,): in train fatal, else a warning."""
+    found = []
+    level: Level = "fatal" if split == "train" else "warning"
+    names = labelling.names(tuple(classes))
+    for index, name in enumerate(classes):
+        if not pixels[index]:
+            sets = [
+                names[label]
+                for label in range(labelling.classes, labelling.count)
+                if pixels[label] and labelling.members[label, index]
+            ]
+            rest = f"; {', '.join(sets)} may be it, which does not say so" if sets else ""
+            found.append(
+                Finding("class-never-seen", "", split, where, f"no mask of {split} holds class '{name}'{rest}", level)
+            )
+    return found
+
+
+def cheap(
+    parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str]
+) -> list[Finding]:
+    """What can be told from splits that are in memory anyway: duplicates; at their size, unseen classes and no truth.
+
+    Only pictures that are equal at the model's size are decoded once more, to see whether they are equal at their own.
+    """
+    entries, often = {}, Counter[tuple[str, str]]()
+    for split, cache in caches.items():
+        digests = [{name: _digest(pixels[i]) for name, pixels in cache.inputs.items()} for i in range(len(cache))]
+        often.update(entry for one in digests for entry in one.items())
+        entries[split] = list(zip(parts[split], digests, map(_digest, cache.targets), strict=True))
+    for listed in entries.values():
+        for item, digests_of, _ in listed:
+            for name, digest in digests_of.items():
+                if often[name, digest] > 1:
+                    digests_of[name] = _digest(decode(item.images[name]))
+    found, labelling = duplicates(entries), labelling_of(data, classes)
+    for split, cache in caches.items():
+        pixels = np.bincount(cache.targets.ravel(), minlength=256)
+        if not pixels[: labelling.count].any():
+            found.append(Finding("empty", "", split, data.where, f"every pixel of {split} is ignored", "fatal"))
+        found += unseen(split, pixels, classes, labelling, data.where)
+    return found

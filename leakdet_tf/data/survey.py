@@ -1,0 +1,138 @@
+"""What the folders of an experiment hold, with what is wrong with them told and not raised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from leakdet_tf.config.data import Data, Input, Source
+from leakdet_tf.config.fields import SPLITS
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.images import SUFFIXES
+from leakdet_tf.data.readers import Item, pair_up
+from leakdet_tf.data.splits import divide
+
+KINDS = (
+    "folder",
+    "empty",
+    "unpaired",
+    "undecodable",
+    "mis-sized",
+    "mis-valued",
+    "class-never-seen",
+    "duplicate",
+)
+Level = Literal["fatal", "error", "warning"]
+Parts = dict[str, list[Item]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and where.
+
+    ``level``: an ``error`` goes away when its file is left out, a ``fatal`` one concerns a whole folder or split, a
+    ``warning`` does not stop training. ``split`` is empty where a file belongs to none yet.
+    """
+
+    kind: str
+    source: str
+    split: str
+    file: str
+    detail: str
+    level: Level = "error"
+
+    def __str__(self) -> str:
+        """One line that any terminal can print."""
+        return str(DataError(f"{self.file}: {self.detail}"))
+
+
+def survey(data: Data) -> tuple[Parts, list[Finding]]:
+    """As :func:`~leakdet_tf.data.readers.find_splits`, but what is wrong with folders and names is told, not raised."""
+    parts: Parts = {name: [] for name in SPLITS}
+    findings: list[Finding] = []
+    for source in data.sources:
+        prefix = f"{source.name}/" if data.source else ""
+        for name, items in _splits_of(source, data.inputs, findings).items():
+            if name in source.parts:
+                parts[name] += [replace(item, id=prefix + item.id) for item in items]
+    told = {finding.split for finding in findings if finding.level == "fatal"}
+    for name, items in parts.items():
+        if not items and not told & {name, ""}:
+            findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
+    return parts, findings
+
+
+def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Finding]) -> Parts:
+    root = Path(source.root)
+
+    def fatal(split: str, file: Path, detail: str) -> Parts:
+        findings.append(Finding("folder", source.name, split, str(file), detail, "fatal"))
+        return {}
+
+    if fault := _folder_fault(root):
+        return fatal("", root, fault)
+    present = [name for name in SPLITS if (root / name).is_dir()]
+    if present and source.split is not None:
+        return fatal("", root, "has its own train, val and test folders, and a [data.split] table")
+    if present:
+        parts: Parts = {}
+        for name in source.parts:
+            if name in present:
+                parts[name] = _items(root / name, source, inputs, name, findings)
+            else:
+                fatal(name, root / name, "no such folder")
+        return parts
+    if source.split is None:
+        return fatal("", root, "has no train, val and test folders, and there is no [data.split] table")
+    items = {item.id: item for item in _items(root, source, inputs, "", findings)}
+    try:
+        divided = divide(sorted(items), source.split, where=str(root)) if items else {}
+    except DataError as error:
+        return fatal("", root, said(error, root))
+    return {name: [items[key] for key in keys] for name, keys in divided.items()}
+
+
+def _items(
+    folder: Path, source: Source, inputs: Mapping[str, Input], split: str, findings: list[Finding]
+) -> list[Item]:
+    def fatal(kind: str, file: Path, detail: str) -> None:
+        findings.append(Finding(kind, source.name, split, str(file), detail, "fatal"))
+
+    places = [*(source.folders.get(name, item.folder) for name, item in inputs.items()), source.masks]
+    faults = [(place, fault) for place in dict.fromkeys(places) if (fault := _folder_fault(folder / place))]
+    for place, fault in faults:
+        fatal("folder", folder / place, fault)
+    if faults:
+        return []
+    for place in dict.fromkeys(places):
+        if not any(path.suffix.lower() in SUFFIXES for path in (folder / place).rglob("*")):
+            fatal("empty", folder / place, f"holds no picture ({', '.join(SUFFIXES)})")
+            return []
+    try:
+        items, odd = pair_up(folder, source, inputs)
+    except DataError as error:  # a link to nothing, two files of one stem, a malformed manifest
+        fatal("folder", folder, said(error, folder))
+        return []
+    findings += [
+        Finding("unpaired", source.name, split, str(file), f"has no partner in {partner}") for file, partner in odd
+    ]
+    if not items:
+        fatal("empty", folder, "no picture has a mask of its stem")
+    return items
+
+
+def _folder_fault(folder: Path) -> str:
+    try:
+        if not folder.is_dir():
+            return "no such folder"
+    except OSError as error:
+        return f"cannot be looked at ({error.strerror})"
+    return "" if os.access(folder, os.R_OK | os.X_OK) else "may not be read: its rights forbid it"
+
+
+def said(error: DataError, place: Path) -> str:
+    """What an error says, without the place that a finding names anyway."""
+    return str(error.args[0]).removeprefix(f"{place}: ")
