@@ -62,6 +62,12 @@ def draw_weights(model: keras.Model, seed: int, *, keep: Iterable[keras.layers.L
         variable.assign(_draw(initializer, tuple(variable.shape), _generator(seed, path)))
 
 
+def named_weights(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """(path, variable) of each weight once; the path is that of :func:`draw_weights`."""
+    for _, variable, path in _walk(model, "", set()):
+        yield path, variable
+
+
 def _random_weights(model: keras.Model, kept: set[int]) -> list[tuple[Any, str, Any]]:
     """(variable, path, initializer) of every weight that starts random but those kept; complete, or ModelError."""
     found = []

@@ -37,8 +37,8 @@ class KerasBackend:
         return {f"output_{i}": np.asarray(array[0], np.float32) for i, array in enumerate(arrays)}
 
 
-def load_model(path: Path, contract: Contract) -> Any:
-    """Read a ``.keras`` file without executing code from it, and compare its weights with the contract's.
+def load_model(path: Path, contract: Contract | None) -> Any:
+    """Read a ``.keras`` file without executing code from it, and compare its weights with the contract's, if given.
 
     Raises:
         ModelError: missing, damaged, of another version, or its weights are not those that the contract names.
@@ -52,7 +52,7 @@ def load_model(path: Path, contract: Contract) -> Any:
         raise ModelError(
             f"{path}: cannot be loaded ({reason})", remedy="it is damaged or needs code that is not installed"
         ) from error
-    if contract.weights_sha256 and weights_sha256(model) != contract.weights_sha256:
+    if contract is not None and contract.weights_sha256 and weights_sha256(model) != contract.weights_sha256:
         raise ModelError(f"{path}: its weights are not those of its contract", remedy="restore both from the same run")
     return model
 

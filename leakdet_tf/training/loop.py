@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from leakdet_tf.config.schema import Train
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
 from leakdet_tf.training.callbacks import Board, History, Interrupt, InterruptedTraining, Keeper, Lines, Watch
-from leakdet_tf.training.losses import Objective
+from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, Measure
 
 MONITOR = "val_mean_iou"
@@ -51,16 +54,61 @@ def logits_model(model: Any) -> Any:
     return keras.Model(model.inputs, logits, name="trained")
 
 
-def compiled(model: Any, contract: Contract, settings: Train) -> tuple[Any, Confusion]:
-    """The model that Keras fits, compiled with Adam, the summed losses and a confusion matrix."""
+def step_size(settings: Train, total: int) -> Any:
+    """Adam's step size over ``total`` steps: a number, or Keras's schedule of warm-up and cosine (arXiv 1608.03983)."""
+    rate, rise = settings.learning_rate, min(settings.warmup, total - 1)
+    if settings.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            rate / 100 if rise else rate,
+            decay_steps=total - rise,
+            alpha=0.01,
+            warmup_target=rate if rise else None,
+            warmup_steps=rise,
+        )
+    if rise:
+        return keras.optimizers.schedules.PolynomialDecay(rate / 100, rise, end_learning_rate=rate)
+    return rate
+
+
+def compiled(
+    model: Any,
+    contract: Contract,
+    settings: Train,
+    *,
+    labelling: Labelling | None = None,
+    pixels: Sequence[int] = (),
+    total: int = 1,
+) -> tuple[Any, Confusion]:
+    """The model that Keras fits, compiled with Adam, the summed losses and a confusion matrix.
+
+    Args:
+        model: from a factory.
+        contract: classes and head activation.
+        settings: the experiment's ``[train]``.
+        labelling: what the targets' labels mean; the classes alone when left out.
+        pixels: training pixels of each class, for ``class_weights = "pixels"``.
+        total: steps over which the step size runs its course.
+    """
     trained = logits_model(model)
-    metric = Confusion(len(contract.classes))
-    objective = Objective([resolve("loss", name) for name in settings.loss], contract.activation)
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    labelling = labelling or Labelling(len(contract.classes))
+    metric = Confusion(labelling)
+    scheme = Scheme(contract.activation, labelling, _class_weights(settings, labelling, pixels), settings.focal_gamma)
+    objective = Objective([resolve("loss", name) for name in settings.loss], scheme, settings.loss_weights)
+    optimizer = keras.optimizers.Adam(step_size(settings, total))
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
     trained.compile(optimizer=optimizer, loss=objective, metrics=[metric])
     return trained, metric
+
+
+def _class_weights(settings: Train, labelling: Labelling, pixels: Sequence[int]) -> npt.NDArray[np.float32]:
+    if settings.class_weights == "pixels":
+        return balanced(pixels)
+    if settings.class_weights == "none":
+        return np.ones(labelling.classes, np.float32)
+    given = np.asarray(settings.class_weights, np.float32)
+    even: npt.NDArray[np.float32] = given / given.mean()
+    return even
 
 
 def train(
@@ -74,6 +122,8 @@ def train(
     steps: int,
     folder: Path,
     log: Callable[[str], None],
+    labelling: Labelling | None = None,
+    pixels: Sequence[int] = (),
 ) -> Outcome:
     """Fit ``model`` in place; best and last models and the history are in ``folder`` after every epoch.
 
@@ -87,11 +137,15 @@ def train(
         steps: training batches an epoch.
         folder: the run folder.
         log: takes one line an epoch.
+        labelling: what the targets' labels mean; the classes alone when left out.
+        pixels: training pixels of each class.
 
     Raises:
         TrainingError: the loss is not finite, or a model cannot be written. What earlier epochs wrote stays.
     """
-    trained, metric = compiled(model, contract, settings)
+    trained, metric = compiled(
+        model, contract, settings, labelling=labelling, pixels=pixels, total=steps * settings.epochs
+    )
     interrupt = Interrupt()
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"

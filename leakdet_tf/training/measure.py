@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from leakdet_tf.core.confusion import Counts, ratios
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 
 Tensor = Any
@@ -18,10 +19,10 @@ _LIMB = 1 << 24
 class Confusion(keras.metrics.Metric):
     """A confusion matrix of pixels, rows truth, exact beyond 2^31 pixels on backends without 64-bit integers."""
 
-    def __init__(self, classes: int, name: str = "pixels") -> None:
+    def __init__(self, labelling: Labelling, name: str = "pixels") -> None:
         super().__init__(name=name)
-        self.classes = classes
-        shape = (classes * classes,)
+        self.labelling = labelling
+        shape = (labelling.count * labelling.classes,)
         self._low = self.add_variable(shape, initializer="zeros", dtype="int32", name="low")
         self._high = self.add_variable(shape, initializer="zeros", dtype="int32", name="high")
 
@@ -29,9 +30,9 @@ class Confusion(keras.metrics.Metric):
         """Count a batch: targets (B, h, w) with IGNORE, logits (B, h, w, C). Weights do not apply to counts."""
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         chosen = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-        cells = self.classes * self.classes
+        cells = self.labelling.count * self.labelling.classes
         # Ignored pixels fall into one cell more, which is cut off.
-        key = ops.where(ops.equal(truth, IGNORE), cells, truth * self.classes + chosen)
+        key = ops.where(ops.equal(truth, IGNORE), cells, truth * self.labelling.classes + chosen)
         counts = ops.cast(ops.bincount(key, minlength=cells + 1)[:cells], "int32")
         low = self._low + counts
         self._high.assign(self._high + low // _LIMB)
@@ -42,9 +43,9 @@ class Confusion(keras.metrics.Metric):
         return ops.sum(ops.cast(self._low, "float32") + ops.cast(self._high, "float32") * _LIMB)
 
     def counts(self) -> Counts:
-        """int64 (C, C), rows truth."""
+        """int64 (L, C), rows truth."""
         low, high = (ops.convert_to_numpy(part).astype(np.int64) for part in (self._low, self._high))
-        counts: Counts = (high * _LIMB + low).reshape(self.classes, self.classes)
+        counts: Counts = (high * _LIMB + low).reshape(self.labelling.count, self.labelling.classes)
         return counts
 
 
@@ -69,7 +70,8 @@ class Measure(keras.callbacks.Callback):
             logs |= self._training | self._figures("val_")
 
     def _figures(self, prefix: str) -> dict[str, float]:
-        found = ratios(self._metric.counts())
+        found = ratios(self._metric.counts(), self._metric.labelling.members)
+        names = self._metric.labelling.names(self._classes)
         figures = {f"{prefix}mean_iou": float(found["mean_iou"])}
-        figures |= {f"{prefix}iou_{name}": float(v) for name, v in zip(self._classes, found["iou"], strict=True)}
+        figures |= {f"{prefix}iou_{name}": float(v) for name, v in zip(names, found["iou"], strict=True)}
         return figures

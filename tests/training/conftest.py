@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Augment, Train
+from leakdet_tf.config.data import Augment
+from leakdet_tf.config.schema import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE

@@ -11,15 +11,21 @@ import pytest
 import tensorflow as tf
 
 from leakdet_tf.core.errors import ModelError
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.training.losses import Objective, cross_entropy, dice, probabilities
+from leakdet_tf.training.losses import Objective, Scheme, cross_entropy, dice, focal, jaccard, probabilities
 
 ACTIVATIONS = ["softmax", "sigmoid", "linear"]
-LOSSES = [cross_entropy, dice]
+LOSSES = [cross_entropy, focal, dice, jaccard]
+
+
+def scheme(activation: str, classes: int = 3) -> Scheme:
+    return Scheme(activation, Labelling(classes), np.ones(classes, np.float32))
 
 
 def value(loss: Any, targets: Any, logits: Any, activation: str) -> np.ndarray:
-    found = loss(tf.constant(targets, tf.int32), tf.constant(logits, tf.float32), activation)
+    outputs = tf.constant(logits, tf.float32)
+    found = loss(tf.constant(targets, tf.int32), outputs, scheme(activation, outputs.shape[-1]))
     assert found.shape == (len(targets),)
     return np.asarray(found.numpy())
 
@@ -146,7 +152,7 @@ def test_ignored_pixels_change_nothing_and_get_no_gradient(loss: Any, activation
     outputs = tf.constant(other)
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        total = tf.reduce_sum(loss(tf.constant(targets, tf.int32), outputs, activation))
+        total = tf.reduce_sum(loss(tf.constant(targets, tf.int32), outputs, scheme(activation)))
     gradient = tape.gradient(total, outputs).numpy()
     assert (gradient[ignored] == 0).all()
     assert np.abs(gradient[~ignored]).max() > 0
@@ -160,7 +166,7 @@ def test_a_picture_with_all_pixels_ignored_counts_zero(loss: Any, activation: st
     outputs = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        losses = loss(tf.constant(targets, tf.int32), outputs, activation)
+        losses = loss(tf.constant(targets, tf.int32), outputs, scheme(activation))
     assert losses.numpy()[2] == 0
     assert np.isfinite(losses.numpy()).all()
     assert (tape.gradient(losses, outputs).numpy()[2] == 0).all()
@@ -174,7 +180,7 @@ def test_huge_logits_stay_finite(loss: Any, activation: str, scale: float) -> No
     outputs = tf.constant(logits * np.float32(scale))
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        losses = loss(tf.constant(targets, tf.int32), outputs, activation)
+        losses = loss(tf.constant(targets, tf.int32), outputs, scheme(activation))
     assert np.isfinite(losses.numpy()).all()
     assert np.isfinite(tape.gradient(losses, outputs).numpy()).all()
 
@@ -191,7 +197,7 @@ def test_a_right_answer_costs_nothing_and_a_wrong_one_most(loss: Any) -> None:
 def test_the_objective_adds_up_and_averages_over_pictures() -> None:
     targets, logits = random_case()
     parts = [value(loss, targets, logits, "softmax") for loss in LOSSES]
-    objective = Objective(LOSSES, "softmax")
+    objective = Objective(LOSSES, scheme("softmax"))
     np.testing.assert_allclose(objective(targets.astype(np.uint8), logits).numpy(), sum(parts).mean(), rtol=1e-6)
     weights = np.array([1, 0, 2, 1], np.float32)
     weighted = (sum(parts) * weights).sum() / 4
@@ -201,21 +207,21 @@ def test_the_objective_adds_up_and_averages_over_pictures() -> None:
 def test_the_objective_computes_in_float32_from_half_precision() -> None:
     targets, logits = random_case()
     half = tf.cast(logits, tf.bfloat16)
-    found = Objective(LOSSES, "softmax").call(targets.astype(np.uint8), half)
+    found = Objective(LOSSES, scheme("softmax")).call(targets.astype(np.uint8), half)
     assert found.dtype == tf.float32
-    np.testing.assert_allclose(found, Objective(LOSSES, "softmax").call(targets, tf.cast(half, tf.float32)))
+    np.testing.assert_allclose(found, Objective(LOSSES, scheme("softmax")).call(targets, tf.cast(half, tf.float32)))
 
 
 def test_a_loss_of_the_wrong_shape_is_refused() -> None:
     targets, logits = random_case()
 
-    def by_pixel(truth: Any, outputs: Any, activation: str) -> Any:
+    def by_pixel(truth: Any, outputs: Any, meaning: Scheme) -> Any:
         return keras.ops.zeros_like(truth, "float32")
 
-    def one_number(truth: Any, outputs: Any, activation: str) -> Any:
+    def one_number(truth: Any, outputs: Any, meaning: Scheme) -> Any:
         return keras.ops.mean(outputs)
 
     with pytest.raises(ModelError, match=r"loss 'by_pixel': returns shape \(4, 5, 6\)"):
-        Objective([cross_entropy, by_pixel], "softmax").call(targets, logits)
+        Objective([cross_entropy, by_pixel], scheme("softmax")).call(targets, logits)
     with pytest.raises(ModelError, match=r"loss 'one_number': returns shape \(\)"):
-        Objective([one_number], "softmax").call(targets, logits)
+        Objective([one_number], scheme("softmax")).call(targets, logits)

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Augment
+from leakdet_tf.config.data import Augment
 from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.pipeline import plain, training
-from leakdet_tf.training.losses import Objective, cross_entropy
+from leakdet_tf.training.losses import Objective, Scheme, cross_entropy
 from leakdet_tf.training.measure import Confusion, Measure
 
 LIMB = 1 << 24
@@ -29,7 +30,7 @@ def random_batch(seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("classes", [2, 3, 11])
 def test_the_matrix_equals_core(classes: int) -> None:
-    metric = Confusion(classes)
+    metric = Confusion(Labelling(classes))
     expected = np.zeros((classes, classes), np.int64)
     for seed in range(4):
         targets, logits = random_batch(seed, classes)
@@ -41,14 +42,14 @@ def test_the_matrix_equals_core(classes: int) -> None:
 
 
 def test_rows_are_the_truth() -> None:
-    metric = Confusion(2)
+    metric = Confusion(Labelling(2))
     metric.update_state(np.array([[[0, 0, 1]]]), np.array([[[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]]]))
     np.testing.assert_array_equal(metric.counts(), [[0, 2], [0, 1]])
 
 
 def test_weights_do_not_change_counts_and_all_may_be_ignored() -> None:
     targets, logits = random_batch(0)
-    metric = Confusion(3)
+    metric = Confusion(Labelling(3))
     metric.update_state(targets, logits, sample_weight=np.zeros(4, np.float32))
     np.testing.assert_array_equal(metric.counts(), confusion(targets, logits.argmax(-1).astype(np.uint8), 3))
     metric.reset_state()
@@ -57,7 +58,7 @@ def test_weights_do_not_change_counts_and_all_may_be_ignored() -> None:
 
 
 def test_counts_carry_over_the_low_limb() -> None:
-    metric = Confusion(2)
+    metric = Confusion(Labelling(2))
     metric._low.assign([LIMB - 1, LIMB - 3, 5, 0])
     metric._high.assign([0, 7, 0, 200])
     start = metric.counts()
@@ -71,7 +72,7 @@ def test_counts_carry_over_the_low_limb() -> None:
 
 
 def test_counts_beyond_32_bits_are_exact() -> None:
-    metric = Confusion(2)
+    metric = Confusion(Labelling(2))
     metric._high.assign([1 << 20, 0, 0, 0])
     metric._low.assign([LIMB - 1, 0, 0, 0])
     metric.update_state(np.zeros((1, 1, 2), np.uint8), np.array([[[[1.0, 0.0], [1.0, 0.0]]]]))
@@ -102,8 +103,12 @@ def test_the_logs_hold_the_ratios_of_training_and_validation(
     cache, other = make_blobs(10, seed=0), make_blobs(7, seed=1)
     served = make_tiny(seed=2)
     model = keras.Model(served.inputs, served.get_layer("logits").output)
-    metric, capture = Confusion(2), Capture()
-    model.compile(keras.optimizers.SGD(rate), Objective([cross_entropy], "softmax"), metrics=[metric])
+    metric, capture = Confusion(Labelling(2)), Capture()
+    model.compile(
+        keras.optimizers.SGD(rate),
+        Objective([cross_entropy], Scheme("softmax", Labelling(2), np.ones(2, np.float32))),
+        metrics=[metric],
+    )
     still = Augment(flip_horizontal=0, flip_vertical=0, brightness=0, contrast=0)
     model.fit(
         training(cache, batch_size=4, seed=0, settings=still, epochs=2),
