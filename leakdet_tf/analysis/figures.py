@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from leakdet_tf.core.confusion import ratios
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.files import whole_file
+from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Mask, Sample
 from leakdet_tf.core.tasks.segment import paint, score, viewable
 
@@ -56,16 +57,23 @@ def curves(rows: Sequence[dict[str, float]], best_epoch: int, title: str) -> Fig
     return figure
 
 
-def examples(samples: Sequence[Sample], answers: Sequence[Mask], contract: Contract, title: str) -> Figure:
+def examples(
+    samples: Sequence[Sample],
+    answers: Sequence[Mask],
+    contract: Contract,
+    title: str,
+    labelling: Labelling | None = None,
+) -> Figure:
     """Rows of picture, truth, prediction and errors, with the classes' legend."""
+    labelling = labelling or Labelling(len(contract.classes))
     count = len(samples)
     figure = Figure(figsize=(9.2, 2.35 * count + 0.8), layout="constrained")
     axes = figure.subplots(count, 4, squeeze=False)
     for row, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         truth = sample.truth if sample.truth is not None else np.full(answer.size, 255, np.uint8)
-        found = ratios(score(truth, answer, contract))["mean_iou"]
+        found = ratios(score(truth, answer, contract, labelling), labelling.members)["mean_iou"]
         panels = (viewable(sample.images[contract.primary]), paint(truth, contract), paint(answer.labels, contract))
-        for axis, panel in zip(axes[row], (*panels, _errors(truth, answer)), strict=True):
+        for axis, panel in zip(axes[row], (*panels, _errors(truth, answer, labelling)), strict=True):
             axis.imshow(panel, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
@@ -73,15 +81,15 @@ def examples(samples: Sequence[Sample], answers: Sequence[Mask], contract: Contr
         axes[row][3].set_xlabel(f"mean IoU {found:.3f}", fontsize=7, color=_MUTED)
     for axis, head in zip(axes[0], ("picture", "truth", "prediction", "errors"), strict=True):
         axis.set_title(head, fontsize=9, color=_INK)
-    figure.legend(handles=_legend(contract), loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    figure.legend(handles=_legend(contract, labelling), loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10, color=_INK)
     return figure
 
 
 def page(found: dict[str, Any], contract: Contract) -> Figure:
     """A report as one picture: confusion matrix by rows of the truth, and IoU per class with intervals."""
-    names = found["classes"]
-    figure = Figure(figsize=(9.2, 3.4 + 0.25 * len(names)), layout="constrained")
+    names, labels = found["classes"], found["labels"]
+    figure = Figure(figsize=(9.2, 3.4 + 0.25 * len(labels)), layout="constrained")
     left, right = figure.subplots(1, 2)
     counts = np.array(found["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -91,7 +99,7 @@ def page(found: dict[str, Any], contract: Contract) -> Figure:
             column, row, f"{share:.1%}", ha="center", va="center", color="white" if share > 0.5 else _INK, fontsize=8
         )
     left.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-    left.set_yticks(range(len(names)), names, fontsize=8)
+    left.set_yticks(range(len(labels)), labels, fontsize=8)
     left.set_xlabel("prediction")
     left.set_ylabel("truth")
     left.set_title("share of each true class", fontsize=9)
@@ -122,16 +130,22 @@ def _bars(axis: Any, found: dict[str, Any], contract: Contract) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _errors(truth: npt.NDArray[np.uint8], answer: Mask) -> npt.NDArray[np.uint8]:
-    """White where prediction and truth agree, red where they differ, grey where the truth is ignored."""
+def _errors(truth: npt.NDArray[np.uint8], answer: Mask, labelling: Labelling) -> npt.NDArray[np.uint8]:
+    """White where the prediction is what the truth allows, red where not, grey where the truth is ignored."""
+    allowed = np.ones((256, labelling.classes), np.bool_)
+    allowed[: labelling.count] = labelling.members
     picture = np.full((*truth.shape, 3), 255, np.uint8)
-    picture[truth != answer.labels] = (200, 30, 30)
+    picture[~allowed[truth, answer.labels]] = (200, 30, 30)
     picture[truth == 255] = (190, 190, 190)
     return picture
 
 
-def _legend(contract: Contract) -> list[Patch]:
+def _legend(contract: Contract, labelling: Labelling) -> list[Patch]:
     patches = [Patch(facecolor=item.color or "#000000", label=item.name) for item in contract.classes]
+    patches += [
+        Patch(facecolor="#404040", label=name)
+        for name in labelling.names(contract.class_names)[len(contract.classes) :][:1]
+    ]
     patches.append(Patch(facecolor="#c81e1e", label="wrong"))
     patches.append(Patch(facecolor="white", edgecolor=_MUTED, label="right"))
     return [*patches, Patch(facecolor="#bebebe", label="ignored")]

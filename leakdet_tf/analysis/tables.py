@@ -1,0 +1,128 @@
+"""Counts of every picture, kept beside a report so that runs can be compared; and tables as text and Markdown."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.core.confusion import Counts
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.files import whole_file
+
+COUNTS = "counts.npz"
+_FIELDS = ("ids", "counts", "boundary", "members", "classes")
+_REMEDY = "run evaluate again"
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
+    *(MemoryError, NotImplementedError, RuntimeError, SyntaxError),  # sizes, methods, passwords, array headers
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PerPicture:
+    """What was counted on each picture, in the order of its ids.
+
+    ``counts`` int64 (N, L, C) are pixels, rows the truth's labels; ``boundary`` int64 (N, C, 4) are boundary pixels
+    as :func:`~leakdet_tf.analysis.boundary.boundary_counts` has them; ``members`` bool (L, C) says which classes each
+    label allows.
+
+    Raises:
+        DataError: the arrays do not fit each other.
+    """
+
+    ids: tuple[str, ...]
+    counts: Counts
+    boundary: Counts
+    members: npt.NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if fault := self._fault():
+            raise DataError(f"counts of pictures: {fault}", remedy=_REMEDY)
+
+    def _fault(self) -> str:
+        number, classes = len(self.ids), len(self.classes)
+        labels = self.members.shape[0] if self.members.ndim == 2 else 0
+        shapes = {"counts": (number, labels, classes), "boundary": (number, classes, 4), "members": (labels, classes)}
+        kinds = {"counts": np.int64, "boundary": np.int64, "members": np.bool_}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.dtype != kinds[name] or array.shape != shape:
+                return f"'{name}' is {array.dtype} {array.shape}, not {np.dtype(kinds[name])} {shape}"
+        if not number or not classes:
+            return "there are none"
+        if len(set(self.ids)) != number or len(set(self.classes)) != classes:
+            return "a name stands twice"
+        if labels < classes or not np.array_equal(self.members[:classes], np.eye(classes, dtype=np.bool_)):
+            return "the first labels are not the classes"
+        if (self.counts < 0).any() or (self.boundary < 0).any():
+            return "one is negative"
+        if (self.boundary[..., 0::2] > self.boundary[..., 1::2]).any():
+            return "more boundary pixels are matched than there are"
+        return ""
+
+
+def save_counts(path: Path, table: PerPicture) -> None:
+    """Write ``counts.npz``, whole or not at all: plain arrays under the names of :class:`PerPicture`, no pickles."""
+    with whole_file(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            ids=np.array(table.ids, dtype=np.str_),
+            counts=table.counts,
+            boundary=table.boundary,
+            members=table.members,
+            classes=np.array(table.classes, dtype=np.str_),
+        )
+
+
+def load_counts(path: Path) -> PerPicture:
+    """Read and check what :func:`save_counts` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged, or does not hold such counts.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing", remedy=_REMEDY) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy=_REMEDY) from error
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            found = {name: np.asarray(archive[name]) for name in _FIELDS}
+    except _DAMAGED as error:
+        raise DataError(f"{path}: damaged, or no counts of pictures ({error})", remedy=_REMEDY) from error
+    for name in ("ids", "classes"):
+        if found[name].dtype.kind != "U" or found[name].ndim != 1:
+            raise DataError(f"{path}: '{name}' are not names", remedy=_REMEDY)
+    names = {name: tuple(map(str, found[name])) for name in ("ids", "classes")}
+    try:
+        return PerPicture(names["ids"], found["counts"], found["boundary"], found["members"], names["classes"])
+    except DataError as error:
+        raise DataError(f"{path}: {error.args[0]}", remedy=error.remedy) from error
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text: columns as wide as their widest cell; a cell may have several lines."""
+    cells = [[cell.split("\n") for cell in row] for row in (head, *rows)]
+    widths = [max(len(line) for row in cells for line in row[place]) for place in range(len(head))]
+    lines = []
+    for row in cells:
+        for number in range(max(len(cell) for cell in row)):
+            parts = [cell[number] if number < len(cell) else "" for cell in row]
+            lines.append("  ".join(f"{part:{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
+    return lines
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The same as Markdown; bars in cells are escaped, line ends become spaces."""
+    plain = [[" ".join(cell.split("\n")).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in plain]
+    return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
