@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
@@ -12,6 +13,8 @@ from leakdet_tf.core.errors import LeakdetError, MissingExtraError
 COMMANDS = {
     "fit": ("leakdet_tf.cli.fit:command", "Train from an experiment file; evaluate and export the result."),
     "evaluate": ("leakdet_tf.cli.evaluate:command", "Measure a run or a bundle on pictures with masks."),
+    "compare": ("leakdet_tf.cli.compare:command", "Put runs side by side, with intervals and a paired test."),
+    "data": ("leakdet_tf.cli.data:command", "Check pictures and masks; show what augmentation does to them."),
     "predict": ("leakdet_tf.cli.predict:command", "Answer for pictures: overlays, masks and a CSV line each."),
     "export": ("leakdet_tf.cli.export:command", "Make bundles for devices from a run."),
     "synth": ("leakdet_tf.cli.synth:command", "Render pictures with exact masks."),
@@ -30,17 +33,24 @@ _TRAIN_PACKAGES = (
 
 
 class Table(click.Group):
-    """A group that imports a command's module when the command is called, so that ``--help`` stays fast."""
+    """A group that imports a command's module when the command is called, so that ``--help`` stays fast.
+
+    ``table`` maps a command's name to ``module:attribute`` and its summary.
+    """
+
+    def __init__(self, *arguments: Any, table: dict[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command itself, or for help texts only its summary."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        path, summary = COMMANDS[cmd_name]
+        path, summary = self.table[cmd_name]
         if ctx.resilient_parsing or getattr(ctx, "_listing", False):
             return click.Command(cmd_name, help=summary)
         module, _, attribute = path.partition(":")
@@ -50,10 +60,12 @@ class Table(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table's summaries, without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.table.items()])
 
 
-@click.group(cls=Table, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Table, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="leakdet-tf")
 @click.option("--debug", is_flag=True, help="Show Python's traceback when something fails.")
 def cli(debug: bool) -> None:

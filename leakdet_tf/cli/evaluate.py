@@ -11,11 +11,18 @@ from leakdet_tf.cli.options import model, overrides
 @model
 @click.option("--data", metavar="DIR", help="Pictures and masks to measure on, instead of the experiment's.")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
+@click.option("--source", metavar="NAME", help="Of several sources the one to measure on, or that --data is like.")
 @click.option("--experiment", metavar="FILE", help="Experiment file for a bundle that was carried away from its run.")
 @click.option("--out", metavar="DIR", help="Where to write; by default inside the run.")
 @overrides
 def command(
-    model: str, data: str | None, split: str, experiment: str | None, out: str | None, overrides: tuple[str, ...]
+    model: str,
+    data: str | None,
+    split: str,
+    source: str | None,
+    experiment: str | None,
+    out: str | None,
+    overrides: tuple[str, ...],
 ) -> None:
     """Measure a run or a bundle on pictures with masks.
 
@@ -24,5 +31,14 @@ def command(
     """
     from leakdet_tf.jobs.evaluate import evaluate
 
-    done = evaluate(model, data=data, split=split, experiment=experiment, overrides=overrides, out=out, log=click.echo)
+    done = evaluate(
+        model,
+        data=data,
+        split=split,
+        source=source,
+        experiment=experiment,
+        overrides=overrides,
+        out=out,
+        log=click.echo,
+    )
     click.echo("written: " + ", ".join(map(str, done.files)))

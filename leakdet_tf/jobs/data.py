@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.core.records import Sample
+from leakdet_tf.core.images import ImageSpec, Labels
+from leakdet_tf.core.records import IGNORE, Sample
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.readers import Item, label_table, read
+from leakdet_tf.data.readers import Item, label_tables, labelling_of, read
+from leakdet_tf.synth.request import Request
 from leakdet_tf.training.progress import track
 
 
@@ -35,23 +39,29 @@ def contract_of(experiment: Experiment, activation: str) -> Contract:
 
 
 def render_if_absent(experiment: Experiment) -> None:
-    """Render ``[data.synth]`` into ``data.root`` unless it exists; what exists must be what was asked for."""
-    synth, root = experiment.data.synth, Path(experiment.data.root)
-    if synth is None:
-        return
-    counts = {str(name): count for name, count in synth.counts.items()}
-    render(root, synth.generator, counts, (synth.size[0], synth.size[1]), synth.seed)
+    """Render each ``synth`` table's pictures unless their folder exists; what exists must be what was asked for."""
+    for source in experiment.data.sources:
+        if source.synth is not None:
+            synth = source.synth
+            counts = {str(name): count for name, count in synth.counts.items()}
+            size = (synth.size[0], synth.size[1])
+            asked = Request(synth.generator, counts, size, synth.seed, synth.options, synth.clip)
+            render(Path(source.root), asked)
 
 
-def render(root: Path, generator: str, counts: dict[str, int], size: tuple[int, int], seed: int) -> bool:
-    """Render a folder with a bar. False when it exists already, as it should be."""
-    from leakdet_tf.synth.folder import check_folder, render_folder
+def render(root: Path, request: Request, *, workers: int | None = None, foreign: bool = True) -> bool:
+    """Render a folder with a bar. False when it exists already, as it should be.
 
-    if root.exists():
-        check_folder(root, generator=generator, counts=counts, size=size, seed=seed)
+    ``foreign``: a folder without a manifest is the user's own and taken as it is; otherwise it is an error, unless it
+    is empty.
+    """
+    from leakdet_tf.synth.folder import MANIFEST, check_folder, render_folder
+
+    if root.exists() and (foreign or (root / MANIFEST).exists()):
+        check_folder(root, request)
         return False
-    work = render_folder(root, generator=generator, counts=counts, size=size, seed=seed)
-    for _ in track(work, f"rendering {root}", sum(counts.values())):
+    job = render_folder(root, request, workers=workers)
+    for _ in track(job, f"rendering {root}", sum(request.counts.values())):
         pass
     return True
 
@@ -59,13 +69,13 @@ def render(root: Path, generator: str, counts: dict[str, int], size: tuple[int, 
 def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: Contract) -> dict[str, Cache]:
     """Every split decoded, with a bar each."""
     caches: dict[str, Cache] = {}
+    tables = label_tables(experiment.data, experiment.task.classes)
     for name, items in parts.items():
         if not items:
             raise DataError(
-                f"{experiment.data.root}: the {name} split is empty", remedy="fit needs train, val and test"
+                f"{experiment.data.where}: the {name} split is empty", remedy="fit needs train, val and test"
             )
-        work = fill(items, contract, label_table(experiment.data.values, experiment.task.classes))
-        for step in track(work, f"reading {name}", len(items)):
+        for step in track(fill(items, contract, tables), f"reading {name}", len(items)):
             if isinstance(step, Cache):
                 caches[name] = step
     return caches
@@ -73,6 +83,37 @@ def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: C
 
 def samples(experiment: Experiment, items: Sequence[Item]) -> Iterable[Sample]:
     """Items decoded one by one, at their own size."""
-    table = label_table(experiment.data.values, experiment.task.classes)
+    tables = label_tables(experiment.data, experiment.task.classes)
     for item in items:
-        yield read(item, table).sample
+        yield read(item, tables[item.source]).sample
+
+
+def often(experiment: Experiment, items: Sequence[Item]) -> list[float]:
+    """How often each item is seen in an epoch: its source's weight."""
+    weights = {source.name: source.weight for source in experiment.data.sources}
+    return [weights[item.source] for item in items]
+
+
+def contributions(experiment: Experiment, items: Sequence[Item], targets: Labels) -> dict[str, dict[str, Any]]:
+    """What each source gives to training: pictures, share of an epoch, and pixels (at the model's size) by label.
+
+    Args:
+        experiment: for sources and classes.
+        items: the training split.
+        targets: its labels, uint8 (N, h, w).
+    """
+    labelling = labelling_of(experiment.data, experiment.task.classes)
+    names = [*labelling.names(tuple(experiment.task.classes)), "ignore"]
+    seen = often(experiment, items)
+    found = {}
+    for source in experiment.data.sources:
+        chosen = [i for i, item in enumerate(items) if item.source == source.name]
+        pixels = np.bincount(targets[chosen].ravel(), minlength=256)
+        counts = [*pixels[: labelling.count], pixels[IGNORE]]
+        found[source.name] = {
+            "pictures": len(chosen),
+            "weight": source.weight,
+            "epoch_share": sum(seen[i] for i in chosen) / sum(seen),
+            "pixels": {name: int(count) for name, count in zip(names, counts, strict=True) if count},
+        }
+    return found

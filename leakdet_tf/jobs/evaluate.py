@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leakdet_tf.analysis import detection
 from leakdet_tf.analysis.evaluate import lines, measure, report
 from leakdet_tf.analysis.figures import examples, page, save
+from leakdet_tf.analysis.tables import COUNTS, PerPicture, save_counts
+from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
-from leakdet_tf.config.schema import SPLITS, Experiment
+from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.data.readers import Item, find_items, find_splits, label_table, read
+from leakdet_tf.data.readers import Item, find_items, find_splits, label_tables, labelling_of, read
+from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import Log, Opened, open_model
 from leakdet_tf.training.progress import track
@@ -36,6 +40,7 @@ def evaluate(
     overrides: Sequence[str],
     out: str | None,
     log: Log,
+    source: str | None = None,
 ) -> Evaluated:
     """Measure a run or a bundle and write ``metrics.json``, ``report.png`` and ``worst.png``.
 
@@ -47,24 +52,26 @@ def evaluate(
         overrides: ``table.key=value`` for that file.
         out: where to write; when None the model's folder, under ``evaluation`` unless it is the run's own test split.
         log: takes lines for the user.
+        source: one of the experiment's sources: only its pictures, or the one whose mask values ``data`` has.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: unknown", remedy=did_you_mean(split, SPLITS))
     opened = open_model(model)
     if opened.note:
         log(opened.note)
-    source = experiment or opened.experiment
-    if source is None:
+    described = experiment or opened.experiment
+    if described is None:
         raise ConfigError(
             f"{model}: a bundle outside its run does not say what its masks mean", remedy="add --experiment FILE.toml"
         )
-    settings = load(source, overrides)
+    settings = load(described, overrides)
     if list(opened.predictor.contract.class_names) != settings.task.classes:
         raise ConfigError(
-            f"{source}: its classes are not the model's ({', '.join(opened.predictor.contract.class_names)})"
+            f"{described}: its classes are not the model's ({', '.join(opened.predictor.contract.class_names)})"
         )
-    items, root = _items(settings, data, split)
-    folder = Path(out) if out else _default_folder(opened, data, split, overrides)
+    run = opened.experiment.parent if opened.experiment and not experiment else None
+    items, root = _items(settings, data, split, source, run=run, log=log)
+    folder = Path(out) if out else _default_folder(opened, data, split, source, overrides)
     return write_report(opened, settings, items, root=root, split=split, folder=folder, log=log)
 
 
@@ -74,7 +81,15 @@ def write_report(
     """Measure an open model on items and write the report into ``folder``."""
     predictor = opened.predictor
     work = track(samples(settings, items), f"evaluating {opened.kind}", len(items))
-    measured = measure(predictor, work, settings.evaluate, seed=settings.seed)
+    labelling = labelling_of(settings.data, settings.task.classes)
+    measured = measure(
+        predictor,
+        work,
+        settings.evaluate,
+        seed=settings.seed,
+        labelling=labelling,
+        sources=[item.source for item in items],
+    )
     about = {
         "kind": opened.kind,
         "weights_sha256": predictor.contract.weights_sha256,
@@ -84,33 +99,50 @@ def write_report(
         "ids_sha256": sha256_bytes("\n".join(measured.ids).encode()),
     }
     found = report(measured, predictor, settings.evaluate, about)
-    files = [folder / "metrics.json", folder / "report.png"]
+    files = [folder / "metrics.json", folder / COUNTS, folder / "report.png"]
     write_json(files[0], found)
-    save(page(found, predictor.contract), files[1])
-    table = label_table(settings.data.values, settings.task.classes)
+    names = predictor.contract.class_names
+    save_counts(files[1], PerPicture(measured.ids, measured.counts, measured.boundary, labelling.members, names))
+    save(page(found, predictor.contract), files[2])
+    for name, part in found.get("detection", {}).items():
+        files.append(folder / f"detection-{name}.png")
+        save(detection.draw(part), files[-1])
+    tables = label_tables(settings.data, settings.task.classes)
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
-        shown = [read(item, table).sample for item in chosen]
+        shown = [read(item, tables[item.source]).sample for item in chosen]
         answers = [predictor.predict(sample.images) for sample in shown]
         files.append(folder / "worst.png")
-        save(
-            examples(shown, answers, predictor.contract, f"worst of {len(items)} pictures, {root} ({split})"), files[2]
-        )
+        title = f"worst of {len(items)} pictures, {root} ({split})"
+        save(examples(shown, answers, predictor.contract, title, labelling), files[-1])
     for line in lines(found):
         log(line)
     return Evaluated(found, files)
 
 
-def _items(settings: Experiment, data: str | None, split: str) -> tuple[list[Item], str]:
+def _items(
+    settings: Experiment, data: str | None, split: str, source: str | None, *, run: Path | None, log: Log
+) -> tuple[list[Item], str]:
+    sources = {item.name: item for item in settings.data.sources}
+    if source is not None and source not in sources:
+        raise ConfigError(f"--source {source}: there is none of that name", remedy=did_you_mean(source, sources))
     if data is None:
-        return find_splits(settings.data)[split], settings.data.root
+        parts = parts_of_run(settings, run, log=log) if run else find_splits(settings.data)
+        items = [item for item in parts[split] if source in (None, item.source)]
+        return items, sources[source].root if source else settings.data.where
+    if source is None and len(sources) > 1:
+        raise ConfigError(
+            f"--data {data}: the experiment's sources differ in what mask values mean",
+            remedy=f"add --source {' or '.join(sources)}",
+        )
     folder = Path(data)
     inside = folder / split
-    return find_items(inside if inside.is_dir() else folder, settings.data), data
+    chosen = sources[source] if source else settings.data.sources[0]
+    return find_items(inside if inside.is_dir() else folder, chosen, settings.data.inputs), data
 
 
-def _default_folder(opened: Opened, data: str | None, split: str, overrides: Sequence[str]) -> Path:
-    if data is None and split == "test" and not overrides:
+def _default_folder(opened: Opened, data: str | None, split: str, source: str | None, overrides: Sequence[str]) -> Path:
+    if data is None and split == "test" and source is None and not overrides:
         return opened.folder if opened.kind == "keras" else opened.folder.parent / f"{opened.folder.name}-evaluation"
-    label = Path(data).resolve().name if data else "data"
+    label = Path(data).resolve().name if data else source or "data"
     base = opened.folder if opened.kind == "keras" else opened.folder.parent
     return base / "evaluation" / f"{opened.kind}-{label}-{split}"

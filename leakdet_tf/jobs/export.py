@@ -9,8 +9,9 @@ from typing import Any
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import LeakdetError
-from leakdet_tf.data.readers import Item, find_splits
+from leakdet_tf.data.readers import Item
 from leakdet_tf.export.bundle import Exported, make_bundle
+from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
 
@@ -27,7 +28,7 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end; an unfinished model is not exported")
     settings = load(opened.experiment, overrides)
-    return write_bundles(opened, settings, find_splits(settings.data)["val"], facts={}, log=log)
+    return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log)["val"], facts={}, log=log)
 
 
 def write_bundles(

@@ -6,20 +6,26 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from leakdet_tf.config.load import dump, load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.files import sync_folder, whole_file, write_json, write_text
+from leakdet_tf.core.files import sync_folder, whole_file, write_bytes, write_json, write_text
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.readers import Item, find_splits
+from leakdet_tf.data.readers import Item, find_splits, labelling_of
 from leakdet_tf.data.splits import save_manifest
+from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.data import contract_of, decode_all, render_if_absent, samples, specs
+from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
+from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
 from leakdet_tf.jobs.quiet import start_tensorflow
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
+from leakdet_tf.jobs.start import warm_start
 
 _EXAMPLES = 6
 
@@ -33,8 +39,10 @@ class Fitted:
     bundles: list[Path]
 
 
-def fit(path: str, overrides: Sequence[str], *, echo: Log) -> Fitted:
+def fit(path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = False) -> Fitted:
     """Do everything that an experiment file asks for.
+
+    With ``quarantine``, files that are at fault are left out and listed in the run's ``quarantine.csv``.
 
     Raises:
         LeakdetError: one of its kinds, naming the file or key and the remedy. What was written before stays.
@@ -52,15 +60,32 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log) -> Fitted:
         seed=experiment.seed,
     )
     contract = contract_of(experiment, activation_of(model))
+    told: list[str] = []  # for the log, once there is a run folder
+    start = warm_start(model, experiment.model.weights, log=told.append) if experiment.model.weights else None
     render_if_absent(experiment)
-    parts = find_splits(experiment.data)
-    caches = decode_all(experiment, parts, contract)
+    with TemporaryDirectory() as scratch:
+        left_out = Path(scratch) / QUARANTINE
+        if quarantine:
+            parts = usable_parts(experiment, quarantine=left_out, log=told.append)
+        else:
+            parts = find_splits(experiment.data)
+        caches = decode_all(experiment, parts, contract)
+        refuse_leaks(experiment, parts, caches, log=told.append)
 
-    folder = create_run(experiment.runs, experiment.name)
-    log = logger(folder / "log.txt", echo)
-    log(f"run folder: {folder}")
-    _write_inputs(folder, experiment, contract, parts, caches)
-    outcome = _train(model, contract, experiment, caches, folder, log)
+        folder = create_run(experiment.runs, experiment.name)
+        log = logger(folder / "log.txt", echo)
+        log(f"run folder: {folder}")
+        for line in told:
+            log(line)
+        if quarantine:
+            write_bytes(folder / QUARANTINE, left_out.read_bytes())
+    given = {name: contributions(experiment, parts[name], cache.targets) for name, cache in caches.items()}
+    _write_inputs(folder, experiment, contract, parts, caches, given)
+    if start is not None:
+        write_json(folder / "start.json", start)
+    if experiment.data.source:
+        _tell_sources(given["train"], log)
+    outcome = _train(model, contract, experiment, parts["train"], caches, folder, log)
     if not outcome.epochs and outcome.reason == "interrupted":
         log("interrupted before the first epoch was complete: the weights so far are kept")
     opened = _finish(folder, contract, model, outcome.best_epoch)
@@ -74,7 +99,12 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log) -> Fitted:
 
 
 def _write_inputs(
-    folder: Path, experiment: Experiment, contract: Contract, parts: dict[str, list[Item]], caches: dict[str, Cache]
+    folder: Path,
+    experiment: Experiment,
+    contract: Contract,
+    parts: dict[str, list[Item]],
+    caches: dict[str, Cache],
+    given: dict[str, dict[str, Any]],
 ) -> None:
     write_text(folder / EXPERIMENT, dump(experiment))
     write_json(folder / "environment.json", environment())
@@ -85,28 +115,54 @@ def _write_inputs(
                 "pictures": len(cache),
                 "sha256": cache.sha256,
                 "rendered": sum(item.origin.kind == "rendered" for item in parts[name]),
+                "sources": given[name],
                 "files": dict(zip(cache.ids, map(list, cache.digests), strict=True)),
             }
             for name, cache in caches.items()
         },
     )
-    if experiment.data.split is not None:
-        ids = {name: [item.id for item in items] for name, items in parts.items()}
-        save_manifest(folder / "split.json", ids, experiment.data.split, experiment.data.root)
+    for source in experiment.data.sources:
+        if source.split is not None:
+            if (folder / QUARANTINE).is_file():  # what was left out lies in the folder still: the manifest names it
+                parts = survey(experiment.data)[0]
+            several = bool(experiment.data.source)
+            prefix = f"{source.name}/" if several else ""
+            ids = {
+                name: [item.id.removeprefix(prefix) for item in items if item.source == source.name]
+                for name, items in parts.items()
+            }
+            manifest = folder / (f"split-{source.name}.json" if several else "split.json")
+            save_manifest(manifest, ids, source.split, source.root)
     contract.save(folder / CONTRACT)
 
 
+def _tell_sources(given: dict[str, Any], log: Log) -> None:
+    for name, part in given.items():
+        total = max(1, sum(part["pixels"].values()))
+        shares = ", ".join(f"{label} {count / total:.1%}" for label, count in part["pixels"].items())
+        log(f"source {name}: {part['pictures']} training pictures, {part['epoch_share']:.1%} of an epoch; {shares}")
+
+
 def _train(
-    model: Any, contract: Contract, experiment: Experiment, caches: dict[str, Cache], folder: Path, log: Log
+    model: Any,
+    contract: Contract,
+    experiment: Experiment,
+    items: Sequence[Item],
+    caches: dict[str, Cache],
+    folder: Path,
+    log: Log,
 ) -> Any:
-    from leakdet_tf.data.pipeline import plain, steps, training
+    from leakdet_tf.data.pipeline import epoch_length, plain, steps, training
     from leakdet_tf.training.callbacks import save_model
     from leakdet_tf.training.loop import train
 
     settings, cache = experiment.train, caches["train"]
+    labelling = labelling_of(experiment.data, experiment.task.classes)
+    weights = often(experiment, items)
+    length = epoch_length(weights)
     log(
         f"training {model.name}: {model.count_params():,} parameters, {len(cache)} pictures, "
-        f"up to {settings.epochs} epochs"
+        f"up to {settings.epochs} epochs of {length}"
     )
     outcome = train(
         model,
@@ -118,12 +174,15 @@ def _train(
             seed=experiment.seed,
             settings=experiment.data.augment,
             epochs=settings.epochs,
+            weights=weights,
         ),
         validation=plain(caches["val"], batch_size=settings.batch_size),
-        pictures=len(cache),
-        steps=steps(len(cache), settings.batch_size),
+        pictures=length,
+        steps=steps(length, settings.batch_size),
         folder=folder,
         log=log,
+        labelling=labelling,
+        pixels=[int(count) for count in np.bincount(cache.targets.ravel(), minlength=256)[: labelling.classes]],
     )
     if not outcome.epochs:
         save_model(model, folder / "checkpoints" / "last.keras")
@@ -153,7 +212,8 @@ def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[
     shown = list(samples(experiment, items[::stride][:_EXAMPLES]))
     answers = [opened.predictor.predict(sample.images) for sample in shown]
     title = f"{experiment.name}: validation pictures, epoch {outcome.best_epoch or outcome.epochs}"
-    save(examples(shown, answers, opened.predictor.contract, title), folder / "examples.png")
+    labelling = labelling_of(experiment.data, experiment.task.classes)
+    save(examples(shown, answers, opened.predictor.contract, title, labelling), folder / "examples.png")
 
 
 def _conclude(
@@ -174,7 +234,7 @@ def _conclude(
         f"val mean IoU {outcome.best_value:.4f}"
     )
     done = write_report(
-        opened, experiment, parts["test"], root=experiment.data.root, split="test", folder=folder, log=log
+        opened, experiment, parts["test"], root=experiment.data.where, split="test", folder=folder, log=log
     )
     facts = {
         "data": {name: {"pictures": len(cache), "sha256": cache.sha256} for name, cache in caches.items()},

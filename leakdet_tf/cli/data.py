@@ -1,0 +1,17 @@
+"""``leakdet-tf data``."""
+
+from __future__ import annotations
+
+import click
+
+from leakdet_tf.cli import Table
+
+COMMANDS = {
+    "check": ("leakdet_tf.cli.data_check:command", "Look for what spoils training or its figures."),
+    "show": ("leakdet_tf.cli.data_show:command", "Draw samples before and after augmentation."),
+}
+
+
+@click.group("data", cls=Table, table=COMMANDS)
+def command() -> None:
+    """Check pictures and masks; show what augmentation does to them."""
