@@ -59,6 +59,7 @@ def test_segment_gas_leaks_commands_run(run: Path, bundle: Path, tmp_path: Path)
     with Image.open(next(iter(sorted((tmp_path / "walk1").iterdir())))) as picture:
         picture.convert("RGB").save(tmp_path / "frames" / "a.jpg")
     copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     ran = 0
     for block in re.findall(r"```sh\n(.*?)```", text, re.S):
         for line in block.splitlines():
@@ -66,7 +67,7 @@ def test_segment_gas_leaks_commands_run(run: Path, bundle: Path, tmp_path: Path)
                 continue
             shell(line.replace("RUN", str(copy)).replace("DIR", str(images)), tmp_path)
             ran += 1
-    assert ran == 4
+    assert ran == 11
     assert len((tmp_path / "predictions" / "predictions.csv").read_text().splitlines()) == 1 + 1 + 6
     (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
     (tmp_path / "program.py").write_text(program.replace("BUNDLE", str(bundle)).replace("frame.jpg", "frames/a.jpg"))

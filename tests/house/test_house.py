@@ -24,8 +24,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands() -> dict[str, click.Command]:
+    """Every command by the words that call it; those of a group stand as ``data check``."""
     context = click.Context(cli)
-    return {name: found for name in COMMANDS if (found := cli.get_command(context, name))}
+    found: dict[str, click.Command] = {}
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            for inner in command.list_commands(context):
+                own = command.get_command(context, inner)
+                assert own is not None
+                found[f"{name} {inner}"] = own
+    return found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -40,6 +51,14 @@ def test_the_import_rules_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_papers_heads_differ_in_their_activation_alone() -> None:
+    plain = [load(path).model_dump() for path in sorted((ROOT / "experiments" / "paper").glob("gas_unet_*.toml"))]
+    assert sorted(one["model"].pop("activation") for one in plain) == ["linear", "sigmoid", "softmax"]
+    for one in plain:
+        one.pop("name")
+        assert one == plain[0]
+
+
 def test_tflite_is_no_package() -> None:
     assert not list((ROOT / "tflite").rglob("__init__.py"))
 
@@ -49,8 +68,8 @@ def test_every_experiment_loads_and_names_what_is_registered(path: Path) -> None
     experiment = load(path)
     assert experiment.model.factory in REGISTRY["model"]
     assert experiment.name == path.stem
-    if experiment.data.synth:
-        assert experiment.data.synth.generator in REGISTRY["generator"]
+    for source in experiment.data.sources:
+        assert source.synth is None or source.synth.generator in REGISTRY["generator"]
     assert set(experiment.train.loss) <= set(REGISTRY["loss"])
 
 
@@ -73,9 +92,9 @@ def test_the_reference_page_is_what_the_schema_says() -> None:
     assert (ROOT / "docs" / "experiment-file.md").read_text(encoding="utf-8") == page(), "run: make docs"
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("name", ["", *commands()])
 def test_readme_holds_every_help_text_as_it_is_printed(name: str) -> None:
-    done = CliRunner().invoke(cli, [*([name] if name else []), "--help"], prog_name="leakdet-tf", terminal_width=100)
+    done = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="leakdet-tf", terminal_width=100)
     assert done.exit_code == 0
     assert done.output.strip() in README, f"README lacks, or holds otherwise: leakdet-tf {name} --help"
 
@@ -95,7 +114,7 @@ def test_every_command_line_in_the_docs_uses_options_that_exist() -> None:
             words = line.split("#")[0].split()
             if words[:1] != ["leakdet-tf"] or len(words) < 2 or words[1].startswith("-"):
                 continue
-            command = commands()[words[1]]
+            command = commands()[" ".join(words[1:3])] if words[1] == "data" else commands()[words[1]]
             known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             unknown = [word for word in words[2:] if word.startswith("--") and word.split("=")[0] not in known]
             assert not unknown, f"{page}: {line}"
