@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leakdet_tf.config.fields import Count, Counts, Fraction, Line, Name, Pixels, Positive, Table, Text, value_range
 
@@ -47,7 +47,7 @@ class Input(Table):
 class Synth(Table):
     """Pictures to render when the folder does not exist."""
 
-    generator: Text = Field(description="Registered generator (`gas`), or `package.module:function`.")
+    generator: Text = Field(description="Registered generator (`gas`, `leak`, `crack`), or `package.module:function`.")
     counts: Counts = Field(
         min_length=1, description="Pictures per split, such as `{train = 320, val = 80, test = 80}`."
     )
@@ -75,7 +75,17 @@ class Split(Table):
         description="Regular expression with one pair of parentheses over the file's stem; pictures with the same "
         "captured text stay together. Empty: every picture on its own.",
     )
-    manifest: Line = Field(default="", description="A `split.json` written by an earlier run, to be used as it is.")
+    balance: bool = Field(
+        default=False,
+        description="Spread the classes of pictures that have labels evenly too; groups stay together all the same.",
+    )
+    pool: bool = Field(
+        default=False, description="Throw the root's own `train`, `val` and `test` folders together first."
+    )
+    manifest: Line = Field(
+        default="",
+        description="A `split.json` written by an earlier run or `leakdet-tf data split`, to be used as it is.",
+    )
 
     @field_validator("group")
     @classmethod
@@ -152,11 +162,19 @@ Values = dict[str, str | Annotated[list[str], Field(min_length=1)]]
 _VALUES = (
     'Class of each mask value or range of values, such as `0 = "background"` or `"128-255" = "gas"`; a list '
     '(`0 = ["background", "machine"]`) says that it is one of several; `"ignore"` leaves pixels out of loss and '
-    "scores. Any other value is an error."
+    "scores. Any other value is an error. With `labels`: class of each folder or word "
+    '(`cracked = "crack"`), a list for several classes at once; none where the words are the classes\' own names.'
+)
+_LABELS = (
+    'Where the labels of whole pictures are, for classification: `"folders"` (a folder for each class inside each '
+    "split's folder), or the name of a CSV file in each split's folder with the columns `file` and `label`; several "
+    "labels are joined by `;`. Empty: there are masks."
 )
 
 
-def _parsed(value: Values) -> Values:
+def _parsed(value: Values, info: ValidationInfo) -> Values:
+    if info.data.get("labels"):
+        return _words(value)
     seen: set[int] = set()
     for key, names in value.items():
         span = value_range(key)
@@ -171,6 +189,15 @@ def _parsed(value: Values) -> Values:
     return value
 
 
+def _words(value: Values) -> Values:
+    for word, names in value.items():
+        if not word.strip():
+            raise ValueError("a word is empty")
+        if isinstance(names, list) and (len(set(names)) != len(names) or "ignore" in names):
+            raise ValueError(f"'{word}': name each class once, and 'ignore' alone")
+    return value
+
+
 class Source(Table):
     """One of several sets of pictures that are merged: `[[data.source]]`."""
 
@@ -181,7 +208,13 @@ class Source(Table):
         default={},
         description="Folder of an input's pictures by the input's name, where it is not `data.inputs.*.folder`.",
     )
-    values: Annotated[Values, AfterValidator(_parsed)] = Field(min_length=1, description=_VALUES)
+    labels: Line = Field(default="", description=_LABELS)
+    values: Values = Field(default={}, description=_VALUES)
+    take: Count = Field(
+        default=0,
+        description="At most so many of its training pictures, the same ones each time (more keep the fewer); 0 takes "
+        "all. With a rendered and a real source this is the hybrid ratio.",
+    )
     weight: Annotated[float, Field(gt=0, le=100)] = Field(
         default=1.0,
         description="How often each of its training pictures is seen in an epoch: 1 once, 2 twice, 0.5 every second "
@@ -193,9 +226,20 @@ class Source(Table):
     synth: Synth | None = Field(default=None, description="Render pictures when `root` does not exist.")
     split: Split | None = Field(default=None, description="Divide one folder into train, val and test.")
 
+    _parse = field_validator("values")(_parsed)
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Source:
+        if not self.values and not self.labels:
+            raise ValueError("values: missing; say which class each mask value is")
+        return self
+
+
+_OF_A_SOURCE = ("root", "masks", "labels", "values", "synth", "split")  # keys of Data that describe one set of pictures
+
 
 class Data(Table):
-    """Where the pictures are and what the values in their masks mean."""
+    """Where the pictures are and what the values in their masks, or their labels, mean."""
 
     root: Line = Field(
         default="",
@@ -203,26 +247,29 @@ class Data(Table):
         "with `images` and `masks` alone, divided by `[data.split]`. Required, unless there is `[[data.source]]`.",
     )
     masks: Text = Field(default="masks", description="Name of the folders that hold masks.")
-    values: Annotated[Values, AfterValidator(_parsed)] = Field(default={}, description=_VALUES)
+    labels: Line = Field(default="", description=_LABELS)
+    values: Values = Field(default={}, description=_VALUES)
     inputs: dict[Name, Input] = Field(min_length=1, description="The model's inputs by name; most models have one.")
     synth: Synth | None = Field(default=None, description="Render pictures when `root` does not exist.")
     split: Split | None = Field(default=None, description="Divide one folder into train, val and test.")
     source: list[Source] = Field(
         default=[],
-        description="Several sets of pictures in place of `root`, `masks`, `values`, `synth` and `split`: one "
-        "`[[data.source]]` table each.",
+        description="Several sets of pictures in place of `root`, `masks`, `labels`, `values`, `synth` and `split`: "
+        "one `[[data.source]]` table each.",
     )
     augment: Augment = Field(default_factory=Augment, description="Random changes to training pictures.")
+
+    _parse = field_validator("values")(_parsed)
 
     @model_validator(mode="after")
     def _one_way(self) -> Data:
         if not self.source:
             if not self.root:
                 raise ValueError("root: missing; name a folder, or give [[data.source]] tables")
-            if not self.values:
+            if not self.values and not self.labels:
                 raise ValueError("values: missing; say which class each mask value is")
             return self
-        single = [key for key in ("root", "masks", "values", "synth", "split") if key in self.model_fields_set]
+        single = [key for key in _OF_A_SOURCE if key in self.model_fields_set]
         if given := [key for key in single if getattr(self, key) != type(self).model_fields[key].get_default()]:
             raise ValueError(f"{given[0]}: belongs into each [[data.source]] when there are any")
         names = [source.name for source in self.source]
@@ -238,11 +285,7 @@ class Data(Table):
         """The sets of pictures: those of ``[[data.source]]``, or the one that this table describes itself."""
         if self.source:
             return self.source
-        return [
-            Source(
-                name="data", root=self.root, masks=self.masks, values=self.values, synth=self.synth, split=self.split
-            )
-        ]
+        return [Source(name="data", **{key: getattr(self, key) for key in _OF_A_SOURCE})]
 
     @property
     def where(self) -> str:

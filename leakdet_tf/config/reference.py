@@ -73,7 +73,7 @@ def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return "table"
     if arguments:  # alternatives, or Table | None
         return " or ".join(_kind(argument) for argument in arguments if argument is not type(None))
-    word = {str: "text", int: "integer", float: "number", Any: "anything"}[annotation]
+    word = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "anything"}[annotation]
     limits = _limits(metadata)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [f"{sign} {limits[key]}" for key, sign in signs.items() if limits.get(key, _WIDE) != _WIDE]

@@ -17,7 +17,11 @@ from leakdet_tf.config.fields import MAX_CLASSES, Color, Count, Fraction, Line, 
 class Task(Table):
     """What the model answers."""
 
-    kind: Literal["segment"] = Field(default="segment", description="`segment`: a class for each pixel.")
+    kind: Literal["segment", "classify"] = Field(
+        default="segment",
+        description="`segment`: a class for each pixel. `classify`: what is on a picture as a whole; with "
+        '`model.activation = "sigmoid"` a picture may show several classes, or none.',
+    )
     classes: list[Text] = Field(
         min_length=2, max_length=MAX_CLASSES, description="Class names in the order of the model's output channels."
     )
@@ -49,7 +53,10 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    factory: Text = Field(description="Registered model (`unet`), or `package.module:function`.")
+    factory: Text = Field(
+        description="Registered model (`unet`, `resnet_classifier`, `mobilenet_classifier`), or "
+        "`package.module:function`."
+    )
     weights: Line = Field(
         default="",
         description="Start from the weights of a run (`runs/NAME` takes its newest finished one) or of a `.keras` "
@@ -69,37 +76,72 @@ class Model(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Stage(Table):
+    """One of several stages of training, one after the other: `[[train.stage]]`. What it leaves out is `[train]`'s."""
+
+    epochs: Positive = Field(description="Passes over the training pictures in this stage.")
+    train: list[Text] = Field(
+        min_length=1,
+        description="Groups of layers that learn: `encoder`, `decoder`, `head`, any beginning of layers' names up to "
+        "an `_` (`encoder_stage4`), or `all`. The others are frozen, the statistics of their batch norms too.",
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="As in `[train]`.")
+    warmup: Count | None = Field(default=None, description="As in `[train]`.")
+
+
 class Train(Table):
     """How weights are changed."""
 
-    epochs: Positive = Field(default=20, description="Most passes over the training pictures.")
+    epochs: Positive = Field(
+        default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
+    )
     batch_size: Positive = Field(default=8, description="Pictures per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-4, description="Adam's step size.")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Share of its weight, times the step size, that every kernel loses at each step (AdamW, arXiv "
+        "1711.05101); biases and batch norms keep theirs.",
+    )
     schedule: Literal["constant", "cosine"] = Field(
         default="constant",
         description="`cosine` lets the step size fall to a hundredth over the epochs, after `warmup` steps of rise.",
     )
     warmup: Count = Field(default=0, description="Steps in which the step size rises from a hundredth to its value.")
     loss: list[Text] = Field(
-        default=["cross_entropy", "dice"],
-        min_length=1,
-        description="Losses that are added up: `cross_entropy`, `focal`, `dice`, `jaccard`, or "
-        "`package.module:function`.",
+        default=[],
+        description="Losses that are added up: `cross_entropy`, `focal`, and to segment `dice`, `jaccard`, or "
+        "`package.module:function`. Empty: `cross_entropy`, to segment with `dice`.",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="To classify: share of a label's certainty that is spread over all classes."
     )
     loss_weights: list[Annotated[float, Field(gt=0)]] = Field(
         default=[], description="Factor of each loss, in their order; empty: 1 each."
     )
-    class_weights: Literal["none", "pixels"] | list[Annotated[float, Field(ge=0)]] = Field(
+    class_weights: Literal["none", "pixels", "pictures"] | list[Annotated[float, Field(ge=0)]] = Field(
         default="none",
         description="How much each class counts in the losses: a list in the order of `task.classes`; `none`: alike; "
-        "`pixels`: by one over the square root of its share of the training pixels. Their mean is made 1.",
+        "`pixels`, or to classify `pictures`: by one over the square root of how many of them train. Their mean is "
+        "made 1.",
     )
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(
         default=2.0, description="Exponent of the focal loss; 0 is cross-entropy."
     )
     patience: Count = Field(
-        default=8, description="Epochs without a better validation mean IoU before training stops; 0 never stops early."
+        default=8,
+        description="Epochs without a better validation mean IoU (to classify: mean F1) before training, or its stage, "
+        "stops; 0 never stops early.",
     )
+    stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
+
+    @property
+    def total_epochs(self) -> int:
+        """Most epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stage) or self.epochs
+
+    def losses(self, kind: str) -> list[str]:
+        """The losses of a task: those named, or its default."""
+        return self.loss or (["cross_entropy"] if kind == "classify" else ["cross_entropy", "dice"])
 
 
 class Evaluate(Table):
@@ -111,6 +153,16 @@ class Evaluate(Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Coverage of the intervals.")
     worst: Annotated[int, Field(ge=0, le=64)] = Field(
         default=6, description="How many of the worst pictures are drawn."
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="To classify: after training, fit temperature and the score below which an answer is `unsure`, on "
+        "the validation pictures alone.",
+    )
+    max_risk: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05,
+        description="To classify: largest share of errors among the answers that are not `unsure`; what is held to it "
+        "is its upper bound at `confidence`.",
     )
 
 
@@ -155,8 +207,27 @@ class Experiment(Table):
                 listed = names if isinstance(names, list) else [names]
                 if odd := [name for name in listed if name not in known]:
                     raise ValueError(f"{place}: {value} = '{odd[0]}' is not among task.classes")
-                if set(listed) >= set(self.task.classes):
+                if not source.labels and set(listed) >= set(self.task.classes):
                     raise ValueError(f'{place}: {value} may be any class, which says nothing; write "ignore"')
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Experiment:
+        classify = self.task.kind == "classify"
+        for source in self.data.sources:
+            place = f"data.source '{source.name}': labels" if self.data.source else "data.labels"
+            if classify and not source.labels:
+                raise ValueError(f'{place}: missing; write "folders", or name the CSV file that has them')
+            if not classify and source.labels:
+                raise ValueError(f'{place}: says what whole pictures are, which takes task.kind = "classify"')
+        odd = {"dice", "jaccard"} & set(self.train.loss) if classify else set()
+        if odd:
+            raise ValueError(f"train.loss: '{min(odd)}' is for masks; use cross_entropy or focal")
+        wrong = "pixels" if classify else "pictures"
+        if self.train.class_weights == wrong:
+            raise ValueError(f"train.class_weights: '{wrong}' is not counted to {self.task.kind}")
+        if self.train.label_smoothing and not classify:
+            raise ValueError("train.label_smoothing: is for task.kind = 'classify'")
         return self
 
     @model_validator(mode="after")
@@ -165,10 +236,9 @@ class Experiment(Table):
             for name, item in self.data.inputs.items():
                 if item.dtype != "uint8":
                     raise ValueError(f"data.augment.jpeg: JPEG holds 8 bits, data.inputs.{name} has {item.dtype}")
-        if self.train.loss_weights and len(self.train.loss_weights) != len(self.train.loss):
-            raise ValueError(
-                f"train.loss_weights: {len(self.train.loss_weights)} factors for {len(self.train.loss)} losses"
-            )
+        losses = self.train.losses(self.task.kind)
+        if self.train.loss_weights and len(self.train.loss_weights) != len(losses):
+            raise ValueError(f"train.loss_weights: {len(self.train.loss_weights)} factors for {len(losses)} losses")
         weights = self.train.class_weights
         if isinstance(weights, list):
             if len(weights) != len(self.task.classes):

@@ -69,19 +69,50 @@ def ratios(counts: npt.NDArray[Any], members: npt.NDArray[np.bool_] | None = Non
     untold = (truth == 0) & (unsure > 0)
     predicted = np.where(untold, 0, predicted)
     result = {
-        "iou": _divide(hit, truth + predicted - hit),
-        "dice": _divide(2 * hit, truth + predicted),
-        "accuracy": _divide(hit, truth),
+        "iou": divide(hit, truth + predicted - hit),
+        "dice": divide(2 * hit, truth + predicted),
+        "accuracy": divide(hit, truth),
     }
     for name in list(result):
         own = result[name][..., :classes]
         present = ~np.isnan(own)
-        result[f"mean_{name}"] = _divide(np.where(present, own, 0).sum(-1), present.sum(-1))
-    result["pixel_accuracy"] = _divide((counts * allowed).sum((-2, -1)), counts.sum((-2, -1)))
+        result[f"mean_{name}"] = divide(np.where(present, own, 0).sum(-1), present.sum(-1))
+    result["pixel_accuracy"] = divide((counts * allowed).sum((-2, -1)), counts.sum((-2, -1)))
     return result
 
 
-def _divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def label_ratios(
+    hits: npt.NDArray[Any], answered: npt.NDArray[Any], present: npt.NDArray[Any], right: Any, total: Any
+) -> Ratios:
+    """Figures of a classifier from counts of pictures; leading axes are kept.
+
+    ``precision`` = hits / answered, ``recall`` = hits / present, ``f1`` = 2 hits / (answered + present): float64
+    (..., C). Precision and F1 are NaN for a class that is neither there nor answered, recall for one that is not there;
+    precision is 0 for a class that is there and never answered. ``mean_precision``, ``mean_recall`` and ``mean_f1``
+    (...,) are over the classes that are not NaN (macro means). ``accuracy`` (...,) = right / total.
+
+    Args:
+        hits: (..., C), pictures of a class that were answered so.
+        answered: (..., C), pictures answered so.
+        present: (..., C), pictures of the class.
+        right: (...,), pictures answered with just the classes that are there.
+        total: (...,), pictures.
+    """
+    hits, answered, present = (np.asarray(part, np.float64) for part in (hits, answered, present))
+    found = {
+        "precision": np.where((answered == 0) & (present > 0), 0.0, divide(hits, answered)),
+        "recall": divide(hits, present),
+        "f1": divide(2 * hits, answered + present),
+    }
+    for name in list(found):
+        defined = ~np.isnan(found[name])
+        found[f"mean_{name}"] = divide(np.where(defined, found[name], 0).sum(-1), defined.sum(-1))
+    found["accuracy"] = divide(np.asarray(right, np.float64), total)
+    return found
+
+
+def divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Elementwise shares, NaN where there is nothing to share."""
     below = np.asarray(below, dtype=np.float64)
     share: npt.NDArray[np.float64] = np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
     return share

@@ -16,7 +16,7 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
 
 FORMAT = 1
-TaskName = Literal["segment"]
+TaskName = Literal["segment", "classify"]
 Activation = Literal["softmax", "sigmoid", "linear"]
 
 PALETTE = ("#f58231", "#4363d8", "#ffe119", "#3cb44b", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#a9a9ff", "#9a6324")
@@ -49,7 +49,9 @@ class Contract:
     """Task, inputs by name, classes in the order of the output channels, head activation, and whose weights they are.
 
     ``weights_sha256`` identifies the trained weights (not one file: every export of a model shares the contract).
-    ``parent`` is the id of the contract that this one was derived from by later knowledge, such as calibration.
+    ``parent`` is the id of the contract that this one was derived from by later knowledge, such as calibration:
+    ``temperature`` divides a classifier's logits before its activation, and an answer whose largest score is below
+    ``abstain`` is "unsure".
     """
 
     task: TaskName
@@ -59,6 +61,8 @@ class Contract:
     experiment: str = ""
     weights_sha256: str = ""
     parent: str | None = None
+    temperature: float = 1.0
+    abstain: float = 0.0
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):
@@ -75,6 +79,14 @@ class Contract:
             value = getattr(self, key)
             if not isinstance(value, str) and not (key == "parent" and value is None):
                 raise ContractError(f"{key} must be text, is {value!r}")
+        for key, least, most in (("temperature", 1e-3, 1e3), ("abstain", 0.0, 1.0)):
+            value = getattr(self, key)
+            if type(value) not in (int, float) or not least <= value <= most:
+                raise ContractError(f"{key} must be from {least:g} to {most:g}, is {value!r}")
+        if self.task == "classify" and self.activation == "linear":
+            raise ContractError("a classifier ends in softmax or sigmoid, not linear", remedy="set model.activation")
+        if self.task != "classify" and (self.temperature, self.abstain) != (1.0, 0.0):
+            raise ContractError("temperature and abstain are a classifier's")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -92,8 +104,12 @@ class Contract:
         return sha256_bytes(json.dumps(self.to_dict()).encode())[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with the format's number."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        """Plain data for JSON, with the format's number. What only calibration sets is left out until it has."""
+        fields = dataclasses.asdict(self)
+        for key, usual in (("temperature", 1.0), ("abstain", 0.0)):
+            if fields[key] == usual:
+                del fields[key]
+        return {"format": FORMAT, **fields}
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""

@@ -14,6 +14,9 @@ from leakdet_tf.core.images import Labels, Pixels, Size
 IGNORE = 255
 """The label of pixels that count neither in loss nor in score."""
 
+UNSURE = "unsure"
+"""The answer of a classifier that is not certain enough."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -31,7 +34,8 @@ class Sample:
     """One picture, or one set of pictures taken together, with its truth.
 
     ``images`` maps input names to uint8 or uint16 (H, W, C); ``truth`` is what the task defines: for segmentation
-    uint8 (H, W) labels (see :class:`~leakdet_tf.core.labels.Labelling`) with :data:`IGNORE`, None when unknown.
+    uint8 (H, W) labels (see :class:`~leakdet_tf.core.labels.Labelling`) with :data:`IGNORE`, for classification uint8
+    (C,) with 1 for each class that is there; None when unknown.
     """
 
     id: str
@@ -102,3 +106,36 @@ class Mask(Prediction):
             raise ContractError("this mask carries no class names")
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         return {name: float(count) / self.labels.size for name, count in zip(self.classes, counts, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classification(Prediction):
+    """What is on a picture as a whole.
+
+    ``scores``: float32 (C,), each class's probability, calibrated where the contract is. ``labels``: the names of the
+    classes that were decided for: one of a softmax model, any number of a sigmoid one. ``unsure``: the largest score
+    is below what the contract asks for, and there are no labels. ``size``: (height, width) of the original picture.
+    """
+
+    scores: npt.NDArray[np.float32]
+    classes: tuple[str, ...]
+    size: Size
+    labels: tuple[str, ...] = ()
+    unsure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scores.shape != (len(self.classes),) or self.scores.dtype != np.float32:
+            raise ContractError(
+                f"scores must be float32 ({len(self.classes)},), are {self.scores.dtype} {self.scores.shape}"
+            )
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ContractError("scores are probabilities, from 0 to 1")
+        if odd := [name for name in self.labels if name not in self.classes]:
+            raise ContractError(f"'{odd[0]}' is not among the classes")
+        if self.unsure and self.labels:
+            raise ContractError("an answer that is unsure has no labels")
+
+    @property
+    def answer(self) -> str:
+        """The labels as one text: ``oil_leak``, ``crack+rust``, ``unsure``, or ``none`` of a sigmoid model."""
+        return UNSURE if self.unsure else "+".join(self.labels) or "none"

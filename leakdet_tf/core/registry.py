@@ -11,23 +11,38 @@ from leakdet_tf.core.errors import ModelError, did_you_mean
 REGISTRY: dict[str, dict[str, str]] = {
     "model": {
         "unet": "leakdet_tf.models.unet:unet",
+        "resnet_classifier": "leakdet_tf.models.classifier:resnet_classifier",
+        "mobilenet_classifier": "leakdet_tf.models.classifier:mobilenet_classifier",
     },
     "encoder": {
         "resnet18": "leakdet_tf.models.resnet:resnet18",
         "resnet34": "leakdet_tf.models.resnet:resnet34",
         "resnet50": "leakdet_tf.models.resnet:resnet50",
+        "resnet18_v1": "leakdet_tf.models.residual:resnet18_v1",
+        "resnet34_v1": "leakdet_tf.models.residual:resnet34_v1",
+        "resnet50_v1": "leakdet_tf.models.residual:resnet50_v1",
+        "mobilenet": "leakdet_tf.models.mobilenet:mobilenet",
+        "mobilenet_v2": "leakdet_tf.models.mobilenet:mobilenet_v2",
+        "mobilenet_v3_small": "leakdet_tf.models.mobilenet:mobilenet_v3_small",
+        "mobilenet_v3_large": "leakdet_tf.models.mobilenet:mobilenet_v3_large",
     },
     "head": {
         "conv": "leakdet_tf.models.heads:conv_head",
     },
     "generator": {
+        "crack": "leakdet_tf.synth.crack:render",
         "gas": "leakdet_tf.synth.gas:render",
+        "leak": "leakdet_tf.synth.leak:render",
     },
     "loss": {
         "cross_entropy": "leakdet_tf.training.losses:cross_entropy",
         "focal": "leakdet_tf.training.losses:focal",
         "dice": "leakdet_tf.training.losses:dice",
         "jaccard": "leakdet_tf.training.losses:jaccard",
+    },
+    "label_loss": {
+        "cross_entropy": "leakdet_tf.training.label_losses:cross_entropy",
+        "focal": "leakdet_tf.training.label_losses:focal",
     },
 }
 

@@ -77,6 +77,8 @@ def test_a_dump_holds_every_key() -> None:
     one = {"name": "one", "root": "data", "values": PLAIN["data"]["values"], "split": {}, "synth": SYNTH}
     several = parse({**PLAIN, "data": {"inputs": PLAIN["data"]["inputs"], "source": [one]}})
     written["data"]["source"] = tomllib.loads(dump(several))["data"]["source"][0]
+    staged = parse({**PLAIN, "train": {"stage": [{"epochs": 1, "train": ["head"], "learning_rate": 0.1, "warmup": 0}]}})
+    written["train"]["stage"] = tomllib.loads(dump(staged))["train"]["stage"][0]
     for key, _ in known_keys():
         inner: Any = written
         for part in key.replace(".*.", ".image.").split("."):
@@ -184,8 +186,8 @@ MEANT = "docs/experiment-file.md says what it means"
         ("data.inputs.fit.sizes=[1]", "data.inputs.fit.sizes: unknown key (and 1 more); did you mean 'size'?"),
         (
             "train.a\nb=3",
-            "train.a\\nb: unknown key; choose from: batch_size, class_weights, epochs, focal_gamma, "
-            "learning_rate, loss, loss_weights, patience, schedule, warmup",
+            "train.a\\nb: unknown key; choose from: batch_size, class_weights, epochs, focal_gamma, label_smoothing, "
+            "learning_rate, loss, loss_weights, patience, schedule, stage, warmup, weight_decay",
         ),
         (
             "data.synth={generator = 'gas', size = [8, 8]}",
@@ -200,7 +202,7 @@ MEANT = "docs/experiment-file.md says what it means"
         ("train.learning_rate=inf", f"train.learning_rate: input should be a finite number (got inf); {ALLOWED}"),
         ("train.learning_rate=0", f"train.learning_rate: input should be greater than 0 (got 0); {ALLOWED}"),
         ("train.loss=dice", f"train.loss: input should be a valid list (got 'dice'); {ALLOWED}"),
-        ("train.loss=[]", f"train.loss: list should have at least 1 item, not 0 (got []); {ALLOWED}"),
+        ("train.stage=[{epochs=1}]", "train.stage.0.train: missing; docs/experiment-file.md says what it means"),
         ("train.loss=[1]", f"train.loss.0: input should be a valid string (got 1); {ALLOWED}"),
         ("data=3", f"data: must be a table (got 3); {ALLOWED}"),
         ("data.values=3", f"data.values: must be a table (got 3); {ALLOWED}"),
@@ -239,7 +241,7 @@ def test_messages_to_the_letter(overrides: str, text: str) -> None:
         ("seed", True),
         ("runs", "  "),
         ("runs", "a\0b"),
-        ("task.kind", "classify"),
+        ("task.kind", "detect"),
         ("task.classes", ["a"]),
         ("task.classes", ["a", "a"]),
         ("task.classes", ["a", ""]),

@@ -77,7 +77,7 @@ def test_one_folder_is_one_source() -> None:
         ("train", {"loss_weights": [1.0]}, "train.loss_weights: 1 factors for 2 losses"),
         ("train", {"class_weights": [1.0]}, "train.class_weights: 1 for 3 classes"),
         ("train", {"class_weights": [0.0, 0.0, 0.0]}, "train.class_weights: all are 0"),
-        ("train", {"class_weights": "some"}, "train.class_weights: input should be 'none' or 'pixels'"),
+        ("train", {"class_weights": "some"}, "train.class_weights: input should be 'none', 'pixels' or 'pictures'"),
         ("train", {"class_weights": [1.0, math.nan, 1.0]}, "train.class_weights.1: input should be a finite number"),
         ("train", {"class_weights": [-1.0, 1.0, 1.0]}, "train.class_weights.0: input should be greater than or equal"),
         ("data.source.1.values", {"0": []}, "data.source.1.values.0: list should have at least 1 item"),

@@ -32,7 +32,8 @@ def mask_of(labels: np.ndarray) -> Mask:
 def test_the_task_is_found_by_name() -> None:
     assert task_of(CONTRACT) is segment
     for task in TASKS.values():
-        assert all(callable(getattr(task, name)) for name in ("targets", "decode", "score", "draw"))
+        names = ("target_shape", "output_shape", "amounts", "targets", "decisions", "margins", "decode", "draw")
+        assert all(callable(getattr(task, name)) for name in names)
 
 
 def test_padding_is_ignored_in_targets() -> None:

@@ -16,11 +16,26 @@ from PIL import Image, ImageFilter
 from leakdet_tf.core.confusion import Counts, confusion
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError
-from leakdet_tf.core.images import Geometry, Labels, Pixels, as_channels
+from leakdet_tf.core.images import Geometry, Labels, Pixels, Size, as_channels
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Mask
 
 OVERLAY_OPACITY = 0.45
+
+
+def target_shape(size: Size, classes: int) -> tuple[int, ...]:
+    """Shape of one picture's :func:`targets` at the model's size (h, w): its pixels."""
+    return size
+
+
+def output_shape(size: Size, classes: int) -> tuple[int, ...]:
+    """Shape of a model's output for one picture: (h, w, C)."""
+    return (*size, classes)
+
+
+def amounts(targets: Labels) -> npt.NDArray[np.int64]:
+    """Pixels by label, int64 (256,), in targets of any shape."""
+    return np.bincount(targets.ravel(), minlength=256)
 
 
 def targets(truth: Labels, geometry: Geometry) -> Labels:
@@ -46,6 +61,18 @@ def decide(outputs: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.float32]]:
         labels[larger] = index
         np.maximum(scores, plane, out=scores)
     return labels, scores
+
+
+def decisions(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[Any]:
+    """What is decided for a picture's outputs, one value a decision: uint8 (h, w) class indices."""
+    return decide(outputs)[0]
+
+
+def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.float32]:
+    """By how much each of :func:`decisions` was taken: float32 (h, w), the largest output less the second."""
+    top = np.sort(np.asarray(outputs, np.float32), axis=-1)
+    margin: npt.NDArray[np.float32] = top[..., -1] - top[..., -2]
+    return margin
 
 
 def decode(outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract: Contract, geometry: Geometry) -> Mask:
