@@ -19,7 +19,8 @@ from leakdet_tf.core.errors import ContractError, DataError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Geometry, ImageSpec, Pixels
 from leakdet_tf.core.tasks import task_of
-from leakdet_tf.data.readers import Item, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import TruthTable, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Cache:
     """A split in memory.
 
     ``inputs``: uint8 or uint16 (N, h, w, C) by input name. ``targets``: the task's arrays, for segmentation uint8
-    (N, h, w). ``digests``: SHA-256 of each item's files.
+    (N, h, w), for classification uint8 (N, C). ``digests``: SHA-256 of each item's files and labels.
     """
 
     ids: tuple[str, ...]
@@ -48,19 +49,24 @@ class Cache:
 def bytes_needed(count: int, contract: Contract) -> int:
     """Memory that :func:`fill` takes for ``count`` pictures, in bytes."""
     pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
-    height, width = contract.inputs[contract.primary].size
-    return count * (pixels + height * width)
+    return count * (pixels + int(np.prod(_target_shape(contract))))
 
 
-def fill(
-    items: Sequence[Item], contract: Contract, tables: Mapping[str, npt.NDArray[np.int16]]
-) -> Iterator[int | Cache]:
+def _target_shape(contract: Contract) -> tuple[int, ...]:
+    shape: tuple[int, ...] = task_of(contract).target_shape(
+        contract.inputs[contract.primary].size, len(contract.classes)
+    )
+    return shape
+
+
+def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTable]) -> Iterator[int | Cache]:
     """Decode items with all cores: yields how many are done after each, and at the end the :class:`Cache`.
 
-    ``tables`` are :func:`~leakdet_tf.data.readers.label_tables`.
+    ``tables`` are :func:`~leakdet_tf.data.readers.truth_tables`.
 
     Raises:
-        DataError: a file is damaged or of the wrong kind, and is named; or there are no items, or not enough memory.
+        DataError: a file is damaged or of the wrong kind, or has no or several labels for a softmax model, and is
+            named; or there are no items, or not enough memory.
     """
     if not items:
         raise DataError("a split holds no pictures", remedy="training needs some in each of train, val and test")
@@ -72,12 +78,19 @@ def fill(
             remedy="use a smaller data.inputs size or fewer pictures",
         )
     inputs: dict[str, Pixels] = {n: np.empty((len(items), *s.shape), s.dtype) for n, s in contract.inputs.items()}
-    targets = np.empty((len(items), *contract.inputs[contract.primary].size), np.uint8)
+    targets = np.empty((len(items), *_target_shape(contract)), np.uint8)
     task = task_of(contract)
+    one_label = contract.task == "classify" and contract.activation == "softmax"
 
     def one(position: int) -> tuple[str, ...]:
         item = items[position]
         loaded = read(item, tables[item.source])
+        truth = loaded.sample.truth
+        if one_label and truth is not None and truth.sum() != 1:
+            raise DataError(
+                f"{next(iter(item.images.values()))}: has {truth.sum()} labels, a softmax model learns one a picture",
+                remedy='set model.activation = "sigmoid", or mend the labels',
+            )
         for name, spec in contract.inputs.items():
             inputs[name][position], geometry = _applied(spec, loaded.sample.images[name], str(item.images[name]))
             if name == contract.primary:

@@ -16,15 +16,20 @@ import numpy.typing as npt
 
 from leakdet_tf.config.data import Data, Input
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.core.errors import ImageError
+from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Labels, Pixels, decode, decode_mask
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.core.tasks import classify, segment
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.readers import Item, label_tables, labelling_of
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables
 from leakdet_tf.data.similar import Thumbnails, thumbnail
 from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, said
+
+IMBALANCE = 10
+"""How many times more pictures of one class than of another are told."""
 
 _Told = Callable[[str, Path, str], None]
 
@@ -33,8 +38,9 @@ _Told = Callable[[str, Path, str], None]
 class Decoded:
     """What is kept of a sample that could be read.
 
-    ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's labels. ``pixels``:
-    int64 (256,), how many have each label. ``small``: uint8 (128, 128), or None when not asked for.
+    ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's or picture's labels.
+    ``pixels``: int64 (256,), how many have each label; of whole pictures' labels 1 each. ``small``: uint8 (128, 128),
+    or None when not asked for.
     """
 
     split: str
@@ -63,7 +69,7 @@ class Checked:
         return without(self.parts, self.findings)
 
     def pixels(self, split: str, source: str) -> npt.NDArray[np.int64]:
-        """int64 (256,): pixels by label, at the pictures' own size."""
+        """int64 (256,): pixels (or pictures) by label, at the pictures' own size."""
         chosen = [seen.pixels for seen in self.decoded if seen.split == split and seen.item.source == source]
         return np.sum(chosen, axis=0, dtype=np.int64) if chosen else np.zeros(256, np.int64)
 
@@ -81,8 +87,7 @@ def without(parts: Mapping[str, Sequence[Item]], findings: Sequence[Finding]) ->
     """The parts less every sample one of whose files an error names."""
     left_out = {finding.file for finding in findings if finding.level == "error"}
     return {
-        split: [item for item in items if left_out.isdisjoint(map(str, (*item.images.values(), item.mask)))]
-        for split, items in parts.items()
+        split: [item for item in items if left_out.isdisjoint(map(str, item.files))] for split, items in parts.items()
     }
 
 
@@ -98,7 +103,7 @@ def check(
         classes: their names, in order.
         thumbnails: keep one of each first input, 16 KiB a picture, for :mod:`~leakdet_tf.data.similar`.
     """
-    tables, labelling = label_tables(data, classes), labelling_of(data, classes)
+    tables, labelling = truth_tables(data, classes), labelling_of(data, classes)
     work = [(split, item) for split, items in parts.items() for item in items]
     found, decoded = list(findings), []
 
@@ -125,7 +130,9 @@ def check(
     for split in SPLITS:
         pixels = [seen.pixels for seen in kept if seen.split == split]
         if pixels:
-            found += unseen(split, np.sum(pixels, axis=0, dtype=np.int64), classes, labelling, data.where)
+            amounts = np.asarray(np.sum(pixels, axis=0, dtype=np.int64))
+            found += unseen(split, amounts, classes, labelling, data)
+            found += imbalance(split, amounts, classes, data)
         elif parts.get(split):
             found.append(Finding("empty", "", split, data.where, f"no picture of {split} can be used", "fatal"))
     order = sorted(found, key=lambda finding: KINDS.index(finding.kind))
@@ -133,7 +140,7 @@ def check(
 
 
 def _examine(
-    split: str, item: Item, table: npt.NDArray[np.int16], inputs: Mapping[str, Input], thumbnails: bool
+    split: str, item: Item, table: TruthTable, inputs: Mapping[str, Input], thumbnails: bool
 ) -> Decoded | list[Finding]:
     faults: list[Finding] = []
 
@@ -151,24 +158,45 @@ def _examine(
     for name, image in images.items():
         if image.dtype != inputs[name].dtype:
             fault("mis-valued", item.images[name], f"has {image.dtype} pixels, data.inputs.{name} {inputs[name].dtype}")
-    mask = _mask(item.mask, fault)
-    if mask is not None:
-        for name, image in images.items():
-            if image.shape[:2] != mask.shape:
-                sizes = f"is {mask.shape[1]}x{mask.shape[0]} px, its picture {item.images[name].name}"
-                fault("mis-sized", item.mask, f"{sizes} {image.shape[1]}x{image.shape[0]}")
-        counts = np.bincount(mask.ravel(), minlength=256)
-        if wrong := [value for value in range(256) if counts[value] and table[value] < 0]:
-            shown = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
-            fault("mis-valued", item.mask, f"holds values that data.values does not name: {shown}")
-        elif all(table[value] == IGNORE for value in range(256) if counts[value]):
-            fault("empty", item.mask, "every pixel of it is ignored")
-    if faults or mask is None:
+    if isinstance(table, tuple):
+        truth = _row(item, table, fault)
+        amounts = None if truth is None else classify.amounts(truth)
+    else:
+        truth = _labels(item, table, images, fault)
+        amounts = None if truth is None else segment.amounts(truth)
+    if faults or truth is None or amounts is None:
         return faults
-    truth = table[mask].astype(np.uint8)
     digests = {name: _digest(image) for name, image in images.items()}
     small = thumbnail(next(iter(images.values()))) if thumbnails else None
-    return Decoded(split, item, digests, _digest(truth), np.bincount(truth.ravel(), minlength=256), small)
+    return Decoded(split, item, digests, _digest(truth), amounts, small)
+
+
+def _row(item: Item, table: tuple[WordTable, int], fault: _Told) -> Labels | None:
+    try:
+        return row_of(item, table)
+    except DataError as error:
+        first = next(iter(item.images.values()))
+        fault("mis-valued", first, said(error, first))
+        return None
+
+
+def _labels(item: Item, table: MaskTable, images: Mapping[str, Pixels], fault: _Told) -> Labels | None:
+    assert item.mask is not None
+    mask = _mask(item.mask, fault)
+    if mask is None:
+        return None
+    for name, image in images.items():
+        if image.shape[:2] != mask.shape:
+            sizes = f"is {mask.shape[1]}x{mask.shape[0]} px, its picture {item.images[name].name}"
+            fault("mis-sized", item.mask, f"{sizes} {image.shape[1]}x{image.shape[0]}")
+    counts = np.bincount(mask.ravel(), minlength=256)
+    if wrong := [value for value in range(256) if counts[value] and table[value] < 0]:
+        shown = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
+        fault("mis-valued", item.mask, f"holds values that data.values does not name: {shown}")
+    elif all(table[value] == IGNORE for value in range(256) if counts[value]):
+        fault("empty", item.mask, "every pixel of it is ignored")
+    truth: Labels = table[mask].astype(np.uint8)
+    return truth
 
 
 def _content(path: Path, fault: _Told) -> bytes:
@@ -208,7 +236,8 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
     """Equal pictures, from each split's samples with the digests of their inputs and of their truth.
 
     Across splits each copy is an error but those in the latest of its splits, so that test stays as it is and val too,
-    unless a picture stands in both. Within a split there is one warning, with the count.
+    unless a picture stands in both. Within a split there is one warning, with the count; but copies that are labelled
+    otherwise are errors, all of them, for one of them is wrong.
     """
     groups: dict[tuple[str, str], list[tuple[str, Item, str]]] = {}
     for split in SPLITS:
@@ -221,12 +250,20 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
         last, kept, truth = group[-1]
         for split, item, own in group[:-1]:
             if split != last:
-                masks = "same mask" if own == truth else "different masks"
+                what = "mask" if item.mask else "label"
+                masks = f"same {what}" if own == truth else f"different {what}s"
                 detail = f"has the pixels of {kept.images[name]} ({split} and {last}; {masks})"
                 file = str(item.images[name])
                 found.setdefault(file, Finding("duplicate", item.source, split, file, detail))
         for split in dict.fromkeys(entry[0] for entry in group):
             same = [item for place, item, _ in group if place == split]
+            told = {truth for place, item, truth in group if place == split and item.mask is None}
+            if len(told) > 1:
+                for item, own in ((item, own) for place, item, own in group if place == split):
+                    other = next(one for place, one, truth in group if place == split and truth != own)
+                    file, words = str(item.images[name]), ";".join(other.words) or "none"
+                    detail = f"is labelled {';'.join(item.words) or 'none'}, its copy {other.images[name]} {words}"
+                    found.setdefault(file, Finding("conflict", item.source, split, file, detail))
             if name == next(iter(same[0].images)):
                 within.setdefault(split, []).extend((same[0], other) for other in same[1:])
     warnings = []
@@ -238,12 +275,26 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
     return [*found.values(), *warnings]
 
 
+def imbalance(split: str, pictures: npt.NDArray[np.int64], classes: Sequence[str], data: Data) -> list[Finding]:
+    """A warning where training pictures of one class are less than a tenth of those of another; for labels only."""
+    counts = pictures[: len(classes)]
+    if split != "train" or not data.sources[0].labels or not 0 < counts.min() * IMBALANCE < counts.max():
+        return []
+    rare, common = int(counts.argmin()), int(counts.argmax())
+    detail = (
+        f"{counts[rare]} training pictures show '{classes[rare]}', {counts[common]} '{classes[common]}': accuracy will "
+        "hide the rare class; see train.class_weights and data.source.weight"
+    )
+    return [Finding("imbalance", "", split, data.where, detail, "warning")]
+
+
 def unseen(
-    split: str, pixels: npt.NDArray[np.int64], classes: Sequence[str], labelling: Labelling, where: str
+    split: str, pixels: npt.NDArray[np.int64], classes: Sequence[str], labelling: Labelling, data: Data
 ) -> list[Finding]:
-    """Classes that no mask of a split holds, from its pixels by label, int64 (256,): in train fatal, else a warning."""
+    """Classes that no truth of a split holds, by its amounts by label, int64 (256,): in train fatal, else warnings."""
     found = []
     level: Level = "fatal" if split == "train" else "warning"
+    what = "label" if data.sources[0].labels else "mask"
     names = labelling.names(tuple(classes))
     for index, name in enumerate(classes):
         if not pixels[index]:
@@ -254,7 +305,9 @@ def unseen(
             ]
             rest = f"; {', '.join(sets)} may be it, which does not say so" if sets else ""
             found.append(
-                Finding("class-never-seen", "", split, where, f"no mask of {split} holds class '{name}'{rest}", level)
+                Finding(
+                    "class-never-seen", "", split, data.where, f"no {what} of {split} holds class '{name}'{rest}", level
+                )
             )
     return found
 
@@ -278,8 +331,10 @@ def cheap(
                     digests_of[name] = _digest(decode(item.images[name]))
     found, labelling = duplicates(entries), labelling_of(data, classes)
     for split, cache in caches.items():
-        pixels = np.bincount(cache.targets.ravel(), minlength=256)
-        if not pixels[: labelling.count].any():
+        task = classify if data.sources[0].labels else segment
+        pixels = task.amounts(cache.targets)
+        if task is segment and not pixels[: labelling.count].any():
             found.append(Finding("empty", "", split, data.where, f"every pixel of {split} is ignored", "fatal"))
-        found += unseen(split, pixels, classes, labelling, data.where)
+        found += unseen(split, pixels, classes, labelling, data)
+        found += imbalance(split, pixels, classes, data)
     return found

@@ -86,8 +86,8 @@ def training(
         weights: how often each picture is seen in an epoch on average; None: each once.
 
     Yields:
-        :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) targets and
-        float32 (B,) weights; ``steps`` batches an epoch of :func:`epoch_length` pictures.
+        :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) or (B, C)
+        targets and float32 (B,) weights; ``steps`` batches an epoch of :func:`epoch_length` pictures.
     """
     cv2.setNumThreads(1)  # tf.data's own threads do this work already
     often = [1.0] * len(cache) if weights is None else list(weights)
@@ -141,6 +141,7 @@ def _batch(
     # One call a batch copies rows out of the cache; the arrays stay outside the graph, whatever their size.
     names = sorted(cache.inputs)
     arrays = [*(cache.inputs[name] for name in names), cache.targets]
+    nowhere = np.zeros((1, 1), np.uint8)
 
     def rows(chosen: Places, counted: npt.NDArray[np.bool_], number: Any) -> list[Any]:
         found = [array[chosen[:, 0]] for array in arrays]
@@ -148,7 +149,10 @@ def _batch(
             for row, (index, copy) in enumerate(chosen):
                 key = training_key(seed, epoch=int(number), index=int(index), copy=int(copy))
                 pictures = {name: found[n][row] for n, name in enumerate(names)}
-                pictures, found[-1][row] = augment(pictures, found[-1][row], settings, key=key)
+                if found[-1].ndim > 2:
+                    pictures, found[-1][row] = augment(pictures, found[-1][row], settings, key=key)
+                else:  # labels of whole pictures do not move with them
+                    pictures, _ = augment(pictures, nowhere, settings, key=key)
                 for n, name in enumerate(names):
                     found[n][row] = pictures[name]
         found[-1][~counted] = IGNORE

@@ -1,12 +1,8 @@
-"""Pictures and masks on disk: found, paired by stem, decoded, checked.
-
-Layout: ``<folder>/images/NAME.jpg`` with ``<folder>/masks/NAME.png``, stems equal, suffixes free.
-"""
+"""The pictures of an experiment on disk: its splits found, its truth read, decoded and checked."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,23 +13,18 @@ from leakdet_tf.config.data import Data, Input, Source
 from leakdet_tf.config.fields import SPLITS, value_range
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes
-from leakdet_tf.core.images import SUFFIXES, decode, decode_mask
+from leakdet_tf.core.images import decode, decode_mask
 from leakdet_tf.core.labels import Labelling
-from leakdet_tf.core.records import IGNORE, Origin, Sample
+from leakdet_tf.core.records import IGNORE, Sample
+from leakdet_tf.data.items import FOLDERS, Item, pair_up
 from leakdet_tf.data.splits import divide
 
 _UNKNOWN = -1  # stands in the lookup table for mask values that data.values does not name
 
-
-@dataclass(frozen=True)
-class Item:
-    """One sample on disk: its pictures by input name, its mask, and the name of the source that it belongs to."""
-
-    id: str
-    images: dict[str, Path]
-    mask: Path
-    origin: Origin
-    source: str = "data"
+MaskTable = npt.NDArray[np.int16]
+WordTable = Mapping[str, tuple[int, ...]]
+TruthTable = MaskTable | tuple[WordTable, int]
+"""What a source's truth is read by: see :func:`truth_tables`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +42,36 @@ def find_splits(data: Data) -> dict[str, list[Item]]:
     ``[data.split]``. With several sources an id begins with its source's name.
 
     Raises:
-        DataError: a root has neither layout, a split is empty, or pictures and masks do not pair up.
+        DataError: a root has neither layout, a split is empty, pictures and masks do not pair up, or rendered pictures
+            stand beside real ones where training is measured.
     """
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for source in data.sources:
         prefix = f"{source.name}/" if data.source else ""
         for name, items in _splits_of(source, data.inputs).items():
             if name in source.parts:
-                parts[name] += [replace(item, id=prefix + item.id) for item in items]
+                parts[name] += [replace(item, id=prefix + item.id) for item in taken(items, name, source)]
+    for name in ("val", "test"):
+        if fault := mixed(parts[name]):
+            raise DataError(f"{data.where}: {name}: {fault}", remedy='give the rendered source parts = ["train"]')
     return parts
+
+
+def taken(items: Sequence[Item], split: str, source: Source) -> list[Item]:
+    """At most ``source.take`` of its training pictures: those whose ids' hashes are lowest, so more keep the fewer."""
+    if split != "train" or not 0 < source.take < len(items):
+        return list(items)
+    lowest = set(sorted((sha256_bytes(item.id.encode()), item.id) for item in items)[: source.take])
+    return [item for item in items if (sha256_bytes(item.id.encode()), item.id) in lowest]
+
+
+def mixed(items: Sequence[Item]) -> str:
+    """What is wrong with a split that is measured on when it mixes real and rendered pictures; else nothing."""
+    rendered = [item for item in items if item.origin.kind == "rendered"]
+    if not rendered or len(rendered) == len(items):
+        return ""
+    first = next(iter(rendered[0].images.values()))
+    return f"{len(rendered)} of {len(items)} pictures are rendered, such as {first}, and would be taken for real ones"
 
 
 def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[Item]]:
@@ -68,22 +80,41 @@ def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[It
         raise DataError(f"{root}: no such folder", remedy="set data.root, or have pictures rendered by [data.synth]")
     present = [name for name in SPLITS if (root / name).is_dir()]
     if present:
-        if missing := [name for name in source.parts if name not in present]:
+        missing = [name for name in source.parts if name not in present]
+        if missing and not (source.split and source.split.pool):
             raise DataError(f"{root}: has {', '.join(present)} but no {missing[0]} folder", remedy="add it")
-        if source.split is not None:
-            raise DataError(f"{root}: has its own train, val and test folders", remedy="remove [data.split]")
-        return {name: find_items(root / name, source, inputs) for name in source.parts}
+        if source.split is not None and not source.split.pool:
+            raise DataError(
+                f"{root}: has its own train, val and test folders",
+                remedy="remove [data.split], or set its pool to throw them together",
+            )
+        if source.split is None:
+            return {name: find_items(root / name, source, inputs) for name in source.parts}
     if source.split is None:
         raise DataError(
             f"{root}: has no train, val and test folders", remedy="add them, or a [data.split] table to divide it"
         )
-    items = {item.id: item for item in find_items(root, source, inputs)}
-    parts = divide(sorted(items), source.split, where=str(root))
+    items = {item.id: item for item in pooled(root, present, lambda folder: find_items(folder, source, inputs))}
+    return divided(items, source, root)
+
+
+def pooled(root: Path, present: Sequence[str], listed: Callable[[Path], list[Item]]) -> list[Item]:
+    """The items of a root to be divided: its own, or those of its split folders with the folder before their ids."""
+    if not present:
+        return listed(root)
+    return [replace(item, id=f"{name}/{item.id}") for name in present for item in listed(root / name)]
+
+
+def divided(items: Mapping[str, Item], source: Source, root: Path) -> dict[str, list[Item]]:
+    """Items by id, divided as the source's ``[data.split]`` says."""
+    assert source.split is not None
+    labels = {key: ";".join(item.words) for key, item in items.items()}
+    parts = divide(sorted(items), source.split, where=str(root), labels=labels)
     return {name: [items[key] for key in parts[name]] for name in SPLITS}
 
 
 def find_items(folder: Path, source: Source, inputs: Mapping[str, Input]) -> list[Item]:
-    """The items of one folder with pictures and masks in it, sorted by id (the stem, with its sub-folder).
+    """The items of one folder with pictures and their masks or labels in it, sorted by id.
 
     Raises:
         DataError: a folder is missing or empty, two files share a stem, or a picture or mask has no partner.
@@ -91,93 +122,51 @@ def find_items(folder: Path, source: Source, inputs: Mapping[str, Input]) -> lis
     items, odd = pair_up(folder, source, inputs)
     if odd:
         file, partner = odd[0]
+        number = f"({len(odd)} such file{'s' if len(odd) > 1 else ''})"
+        if source.labels not in ("", FOLDERS):
+            raise DataError(f"{file}: names {partner}, which is not there {number}", remedy="add it, or drop its line")
+        what = "the inputs' pictures" if source.labels else "pictures and masks"
         raise DataError(
-            f"{file}: has no partner in {partner} ({len(odd)} such file{'s' if len(odd) > 1 else ''})",
-            remedy="pictures and masks need equal stems: add or remove files",
+            f"{file}: has no partner in {partner} {number}", remedy=f"{what} need equal stems: add or remove files"
         )
+    if not items:
+        raise DataError(f"{folder}: every picture in it is ignored", remedy="mend data.values")
     return items
-
-
-def pair_up(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], list[tuple[Path, Path]]]:
-    """As :func:`find_items`, with the files that lack a partner (and the folder where it should be) beside the items.
-
-    Raises:
-        DataError: a folder is missing or empty, two files share a stem, or a name is not UTF-8.
-    """
-    places = {name: source.folders.get(name, item.folder) for name, item in inputs.items()}
-    found = {name: _by_stem(folder / place) for name, place in places.items()}
-    masks = _by_stem(folder / source.masks)
-    first, home = next(iter(found.values())), next(iter(places.values()))
-    odd: list[tuple[Path, Path]] = []
-    for files, place in [*((found[name], place) for name, place in places.items()), (masks, source.masks)]:
-        odd += [(files[stem], folder / home) for stem in sorted(set(files) - set(first))]
-        odd += [(first[stem], folder / place) for stem in sorted(set(first) - set(files))]
-    rendered = _rendered(folder)
-    whole = sorted(set(first).intersection(masks, *found.values()))
-    items = []
-    for stem in whole:
-        origin = rendered.get(first[stem]) or Origin(str(first[stem]))
-        images = {name: files[stem] for name, files in found.items()}
-        items.append(Item(stem, images, masks[stem], origin, source.name))
-    return items, odd
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", remedy="[data] names the folders of pictures and masks")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in place.parts):
-            continue
-        if any("\ud800" <= letter <= "\udfff" for letter in place.as_posix()):
-            raise DataError(f"{path}: its name is not UTF-8 text", remedy="rename it")
-        if path.is_symlink() and not path.exists():
-            raise DataError(f"{path}: is a link to nothing", remedy="fetch the file that it names, or remove it")
-        if not path.is_file():
-            continue
-        stem = place.with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(f"{path}: {found[stem].name} has the same stem", remedy="rename or remove one")
-        found[stem] = path
-    if not found:
-        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})", remedy="add some or change data.root")
-    return found
-
-
-def _rendered(folder: Path) -> dict[Path, Origin]:
-    # Origins by file, from the manifest that a generator left beside the split folders.
-    path = folder.parent / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or "generator" not in manifest:
-            return {}  # somebody else's file of that name
-        generator = str(manifest["generator"])
-        return {
-            folder.parent / entry["file"]: Origin(
-                entry["file"], "rendered", generator, int(entry["seed"]), dict(entry.get("parameters", {}))
-            )
-            for entry in manifest["pictures"]
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise DataError(
-            f"{path}: malformed manifest ({error})", remedy="render the folder anew, or rename the file"
-        ) from error
 
 
 def labelling_of(data: Data, classes: Sequence[str]) -> Labelling:
     """The labels that the sources' masks are read to: the classes, and every set of classes that a value names."""
-    lists = [names for source in data.sources for names in source.values.values() if isinstance(names, list)]
+    lists = [
+        names
+        for source in data.sources
+        if not source.labels
+        for names in source.values.values()
+        if isinstance(names, list)
+    ]
     sets = {tuple(sorted(classes.index(name) for name in names)) for names in lists if len(names) > 1}
     return Labelling(len(classes), tuple(sorted(sets)))
 
 
-def label_tables(data: Data, classes: Sequence[str]) -> dict[str, npt.NDArray[np.int16]]:
-    """By source, a lookup table int16 (256,) from mask value to label or IGNORE; -1 for values without meaning."""
+def truth_tables(data: Data, classes: Sequence[str]) -> dict[str, TruthTable]:
+    """By source, what its truth is read by.
+
+    For masks a lookup table int16 (256,) from value to label or IGNORE, -1 for values without meaning; for labels the
+    class indices of each word, with the number of classes.
+    """
     labelling = labelling_of(data, classes)
-    return {source.name: _label_table(source.values, classes, labelling) for source in data.sources}
+    return {
+        source.name: (_word_table(source.values, classes), len(classes))
+        if source.labels
+        else _label_table(source.values, classes, labelling)
+        for source in data.sources
+    }
+
+
+def _word_table(values: Mapping[str, str | list[str]], classes: Sequence[str]) -> WordTable:
+    if not values:
+        return {name: (index,) for index, name in enumerate(classes)}
+    listed = {word: names if isinstance(names, list) else [names] for word, names in values.items()}
+    return {word: tuple(classes.index(name) for name in names) for word, names in listed.items() if names != ["ignore"]}
 
 
 def _label_table(
@@ -198,15 +187,20 @@ def _label_table(
     return table
 
 
-def read(item: Item, table: npt.NDArray[np.int16]) -> Read:
-    """Decode an item's pictures and mask; the mask's values become labels by ``table``, its source's.
+def read(item: Item, table: TruthTable) -> Read:
+    """Decode an item's pictures and its mask or labels; what these say is read by ``table``, its source's.
 
     Raises:
         ImageError: a file cannot be decoded.
-        DataError: mask and picture differ in size, or the mask holds a value without meaning.
+        DataError: mask and picture differ in size, or the mask holds a value, or the labels a word, without meaning.
     """
-    content = {path: _bytes(path) for path in (*item.images.values(), item.mask)}
+    content = {path: _bytes(path) for path in item.files}
     images = {name: decode(content[path], name=str(path)) for name, path in item.images.items()}
+    if isinstance(table, tuple):
+        truth = row_of(item, table)
+        digests = (*map(sha256_bytes, content.values()), sha256_bytes(truth.tobytes()))
+        return Read(Sample(item.id, images, truth, item.origin), digests)
+    assert item.mask is not None
     mask = decode_mask(content[item.mask], name=str(item.mask))
     for name, image in images.items():
         if image.shape[:2] != mask.shape:
@@ -215,13 +209,31 @@ def read(item: Item, table: npt.NDArray[np.int16]) -> Read:
                 f"{image.shape[1]}x{image.shape[0]}",
                 remedy="a mask has its picture's size",
             )
-    truth = table[mask]
-    if (truth == _UNKNOWN).any():
-        wrong = np.unique(mask[truth == _UNKNOWN])
+    labels = table[mask]
+    if (labels == _UNKNOWN).any():
+        wrong = np.unique(mask[labels == _UNKNOWN])
         shown = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
         raise DataError(f"{item.mask}: holds values that data.values does not name: {shown}", remedy="name them there")
-    sample = Sample(item.id, images, truth.astype(np.uint8), item.origin)
+    sample = Sample(item.id, images, labels.astype(np.uint8), item.origin)
     return Read(sample, tuple(sha256_bytes(data) for data in content.values()))
+
+
+def row_of(item: Item, table: tuple[WordTable, int]) -> npt.NDArray[np.uint8]:
+    """An item's labels as uint8 (C,), 1 for each class that is there.
+
+    Raises:
+        DataError: a word that means no class.
+    """
+    words, classes = table
+    truth = np.zeros(classes, np.uint8)
+    for word in item.words:
+        if word not in words:
+            first = next(iter(item.images.values()))
+            raise DataError(
+                f"{first}: its label '{word}' means no class", remedy="name it in data.values, or in task.classes"
+            )
+        truth[list(words[word])] = 1
+    return truth
 
 
 def _bytes(path: Path) -> bytes:

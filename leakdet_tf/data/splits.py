@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ from leakdet_tf.core.files import write_json
 FORMAT = 1
 
 
-def divide(ids: Sequence[str], split: Split, *, where: str) -> dict[str, list[str]]:
+def divide(
+    ids: Sequence[str], split: Split, *, where: str, labels: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
     """Ids by split, sorted. The same ids and seed give the same division, whatever order they come in.
 
     Args:
         ids: what to divide.
         split: shares, seed and grouping; or a manifest of an earlier division, used as it is.
         where: the folder, for messages.
+        labels: each id's label, for ``balance``.
 
     Raises:
         DataError: a stem does not match ``group``, a split that has a share would be empty, or the manifest does
@@ -35,12 +38,15 @@ def divide(ids: Sequence[str], split: Split, *, where: str) -> dict[str, list[st
         return _from_manifest(ids, Path(split.manifest), where)
     groups: dict[str, list[str]] = {}
     for key in sorted(ids):
-        groups.setdefault(_group(key, split.group, where), []).append(key)
+        groups.setdefault(group_of(key, split.group, where=where), []).append(key)
     names = sorted(groups)
     order = [names[i] for i in np.random.default_rng(split.seed).permutation(len(names))]
-    first = round(split.train * len(order))
-    second = round((split.train + split.val) * len(order))
-    parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
+    if split.balance:
+        parts = _balanced(order, groups, split, labels or {})
+    else:
+        first = round(split.train * len(order))
+        second = round((split.train + split.val) * len(order))
+        parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
     for name in SPLITS:
         if getattr(split, name) > 0 and not parts[name]:
             what = "groups" if split.group else "pictures"
@@ -48,6 +54,32 @@ def divide(ids: Sequence[str], split: Split, *, where: str) -> dict[str, list[st
                 f"{where}: {len(order)} {what} leave none for {name}", remedy="change the shares or add pictures"
             )
     return {name: sorted(key for group in parts[name] for key in groups[group]) for name in SPLITS}
+
+
+def _balanced(
+    order: Sequence[str], groups: Mapping[str, Sequence[str]], split: Split, labels: Mapping[str, str]
+) -> dict[str, list[str]]:
+    # The largest groups first, each to the split that then lies nearest to its share of every label's pictures.
+    counts = {name: Counter(labels.get(key, "") for key in groups[name]) for name in order}
+    total = sum(counts.values(), Counter[str]())
+    shares = {name: getattr(split, name) for name in SPLITS if getattr(split, name) > 0}
+    have: dict[str, Counter[str]] = {name: Counter() for name in shares}
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+
+    def gain(name: str, group: str) -> tuple[float, float]:
+        # How much of what the split still lacks, label by label as a share of the label, the group would bring; among
+        # equals, how many pictures the split lacks.
+        found = 0.0
+        for label, count in counts[group].items():
+            lack = shares[name] * total[label] - have[name][label]
+            found += (lack**2 - (lack - count) ** 2) / (shares[name] * total[label] ** 2)
+        return round(found, 9), shares[name] * total.total() - have[name].total()
+
+    for group in sorted(order, key=lambda name: -len(groups[name])):  # stable: the seed orders equal sizes
+        best = max(shares, key=lambda name: gain(name, group))
+        parts[best].append(group)
+        have[best] += counts[group]
+    return parts
 
 
 def manifest_of(parts: dict[str, list[str]], split: Split, root: str) -> dict[str, Any]:
@@ -60,7 +92,12 @@ def save_manifest(path: Path, parts: dict[str, list[str]], split: Split, root: s
     write_json(path, manifest_of(parts, split, root))
 
 
-def _group(key: str, pattern: str, where: str) -> str:
+def group_of(key: str, pattern: str, *, where: str) -> str:
+    """What a picture belongs to: the text that ``pattern`` captures of its stem, or without one its id.
+
+    Raises:
+        DataError: the stem does not match.
+    """
     if not pattern:
         return key
     match = re.search(pattern, Path(key).name)

@@ -12,8 +12,8 @@ from leakdet_tf.config.data import Data, Input, Source
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
-from leakdet_tf.data.readers import Item, pair_up
-from leakdet_tf.data.splits import divide
+from leakdet_tf.data.items import FOLDERS, Item, pair_up
+from leakdet_tf.data.readers import divided, mixed, pooled, taken
 
 KINDS = (
     "folder",
@@ -23,6 +23,9 @@ KINDS = (
     "mis-sized",
     "mis-valued",
     "class-never-seen",
+    "imbalance",
+    "rendered",
+    "conflict",
     "duplicate",
 )
 Level = Literal["fatal", "error", "warning"]
@@ -57,11 +60,13 @@ def survey(data: Data) -> tuple[Parts, list[Finding]]:
         prefix = f"{source.name}/" if data.source else ""
         for name, items in _splits_of(source, data.inputs, findings).items():
             if name in source.parts:
-                parts[name] += [replace(item, id=prefix + item.id) for item in items]
+                parts[name] += [replace(item, id=prefix + item.id) for item in taken(items, name, source)]
     told = {finding.split for finding in findings if finding.level == "fatal"}
     for name, items in parts.items():
         if not items and not told & {name, ""}:
             findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
+        if name != "train" and (fault := mixed(items)):
+            findings.append(Finding("rendered", "", name, data.where, fault, "fatal"))
     return parts, findings
 
 
@@ -75,9 +80,10 @@ def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Findi
     if fault := _folder_fault(root):
         return fatal("", root, fault)
     present = [name for name in SPLITS if (root / name).is_dir()]
-    if present and source.split is not None:
+    pool = source.split is not None and source.split.pool
+    if present and source.split is not None and not pool:
         return fatal("", root, "has its own train, val and test folders, and a [data.split] table")
-    if present:
+    if present and not pool:
         parts: Parts = {}
         for name in source.parts:
             if name in present:
@@ -87,12 +93,12 @@ def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Findi
         return parts
     if source.split is None:
         return fatal("", root, "has no train, val and test folders, and there is no [data.split] table")
-    items = {item.id: item for item in _items(root, source, inputs, "", findings)}
+    listed = pooled(root, present, lambda folder: _items(folder, source, inputs, "", findings))
+    items = {item.id: item for item in listed}
     try:
-        divided = divide(sorted(items), source.split, where=str(root)) if items else {}
+        return divided(items, source, root) if items else {}
     except DataError as error:
         return fatal("", root, said(error, root))
-    return {name: [items[key] for key in keys] for name, keys in divided.items()}
 
 
 def _items(
@@ -102,12 +108,17 @@ def _items(
         findings.append(Finding(kind, source.name, split, str(file), detail, "fatal"))
 
     places = [*(source.folders.get(name, item.folder) for name, item in inputs.items()), source.masks]
-    faults = [(place, fault) for place in dict.fromkeys(places) if (fault := _folder_fault(folder / place))]
+    if source.labels:
+        places = ["" if source.labels == FOLDERS else source.labels]
+    of_folders = not source.labels or source.labels == FOLDERS
+    faults = [
+        (place, fault) for place in dict.fromkeys(places) if of_folders and (fault := _folder_fault(folder / place))
+    ]
     for place, fault in faults:
         fatal("folder", folder / place, fault)
     if faults:
         return []
-    for place in dict.fromkeys(places):
+    for place in dict.fromkeys(places) if of_folders else ():
         if not any(path.suffix.lower() in SUFFIXES for path in (folder / place).rglob("*")):
             fatal("empty", folder / place, f"holds no picture ({', '.join(SUFFIXES)})")
             return []
@@ -116,11 +127,13 @@ def _items(
     except DataError as error:  # a link to nothing, two files of one stem, a malformed manifest
         fatal("folder", folder, said(error, folder))
         return []
-    findings += [
-        Finding("unpaired", source.name, split, str(file), f"has no partner in {partner}") for file, partner in odd
-    ]
+    for file, partner in odd:
+        if of_folders:
+            findings.append(Finding("unpaired", source.name, split, str(file), f"has no partner in {partner}"))
+        else:
+            findings.append(Finding("unpaired", source.name, split, str(partner), f"is not there, yet named by {file}"))
     if not items:
-        fatal("empty", folder, "no picture has a mask of its stem")
+        fatal("empty", folder, "no picture can be used" if source.labels else "no picture has a mask of its stem")
     return items
 
 

@@ -18,11 +18,12 @@ from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data import cache as room
 from leakdet_tf.data.cache import Cache, bytes_needed, fill
-from leakdet_tf.data.readers import Item, find_items, label_tables, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_items, read, truth_tables
 
 VALUES = {"0": "background", "1": "blob", "255": "ignore"}
 SETTINGS = Data.model_validate({"root": "x", "values": VALUES, "inputs": {"image": {"size": [8, 8]}}})
-TABLES = label_tables(SETTINGS, ["background", "blob"])
+TABLES = truth_tables(SETTINGS, ["background", "blob"])
 Make = Callable[..., Any]
 
 

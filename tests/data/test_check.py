@@ -15,7 +15,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.check import Checked, cheap, check, without
-from leakdet_tf.data.readers import find_splits, label_tables
+from leakdet_tf.data.readers import find_splits, truth_tables
 from leakdet_tf.data.survey import Finding, survey
 
 CLASSES = ["background", "blob"]
@@ -91,7 +91,7 @@ def test_what_is_left_out_leaves_the_rest_usable(root: Path, settings: Settings)
     parts = checked(data).usable()
     agreed = Contract("segment", {"image": ImageSpec(8, 8)}, classes_of(CLASSES))
     for items in parts.values():
-        assert isinstance(list(fill(items, agreed, label_tables(data, CLASSES)))[-1], Cache)
+        assert isinstance(list(fill(items, agreed, truth_tables(data, CLASSES)))[-1], Cache)
 
 
 def test_equal_pixels_across_splits_are_errors_whatever_the_format(root: Path, settings: Settings) -> None:
@@ -240,7 +240,7 @@ def test_the_cheap_part_finds_duplicates_and_unseen_classes_in_memory(
     agreed = Contract("segment", {"image": ImageSpec(8, 8)}, classes_of(classes))
     parts, caches = find_splits(data), {}
     for split, items in parts.items():
-        cache = list(fill(items, agreed, label_tables(data, classes)))[-1]
+        cache = list(fill(items, agreed, truth_tables(data, classes)))[-1]
         assert isinstance(cache, Cache)
         caches[split] = cache
     found = cheap(parts, caches, data, classes)
@@ -266,7 +266,7 @@ def test_pictures_equal_only_at_the_model_s_size_are_no_duplicates(
     write(root / "train" / "images" / "train0.png", picture)
     agreed = Contract("segment", {"image": ImageSpec(2, 2)}, classes_of(CLASSES))
     data = settings(root)
-    parts, tables = find_splits(data), label_tables(data, CLASSES)
+    parts, tables = find_splits(data), truth_tables(data, CLASSES)
     caches = {split: list(fill(items, agreed, tables))[-1] for split, items in parts.items()}
     assert np.array_equal(caches["train"].inputs["image"][0], caches["test"].inputs["image"][0])  # type: ignore[union-attr]
     assert not [one for one in cheap(parts, caches, data, CLASSES) if one.kind == "duplicate"]  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from leakdet_tf.config.data import Data
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import sha256_file
 from leakdet_tf.core.records import IGNORE, Origin
-from leakdet_tf.data.readers import Item, find_items, find_splits, label_tables, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_items, find_splits, read, truth_tables
 
 CLASSES = ["background", "blob"]
 TWO_INPUTS = {
@@ -31,7 +32,7 @@ def found_in(folder: Path, data: Data) -> list[Item]:
 
 def table_of(values: dict[str, str], classes: list[str]) -> np.ndarray:
     data = Data.model_validate({"root": "x", "values": values, "inputs": {"image": {"size": [8, 8]}}})
-    return label_tables(data, classes)["data"]
+    return truth_tables(data, classes)["data"]
 
 
 def table(**values: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from leakdet_tf.config.data import Data
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data.readers import find_splits, label_tables, labelling_of, read
+from leakdet_tf.data.readers import find_splits, labelling_of, read, truth_tables
 
 CLASSES = ["background", "gas", "machine"]
 Write = Callable[[Path, np.ndarray], Path]
@@ -60,7 +60,7 @@ def test_splits_are_merged_and_ids_name_their_source(merged: Data) -> None:
 def test_values_are_read_to_classes_sets_and_nothing(merged: Data) -> None:
     labelling = labelling_of(merged, CLASSES)
     assert labelling.sets == ((0, 2),)
-    tables = label_tables(merged, CLASSES)
+    tables = truth_tables(merged, CLASSES)
     parts = find_splits(merged)
     truths = {item.source: read(item, tables[item.source]).sample.truth for item in parts["train"]}
     assert truths["plant"] is not None
@@ -71,7 +71,7 @@ def test_values_are_read_to_classes_sets_and_nothing(merged: Data) -> None:
 
 def test_a_value_of_one_source_means_nothing_in_another(merged: Data, tmp_path: Path, write: Write) -> None:
     path = write(tmp_path / "smoke" / "truth" / "a.png", np.full((4, 4), 9, np.uint8))
-    tables = label_tables(merged, CLASSES)
+    tables = truth_tables(merged, CLASSES)
     (item,) = [item for items in find_splits(merged).values() for item in items if item.id == "smoke/a"]
     with pytest.raises(DataError, match=f"{path}: holds values that data.values does not name: 9"):
         read(item, tables["smoke"])
