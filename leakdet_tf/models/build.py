@@ -11,17 +11,25 @@ import keras
 from leakdet_tf.core.errors import ConfigError, ModelError, did_you_mean
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.registry import resolve
+from leakdet_tf.core.tasks import TASKS
 
 _ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
 
 def build(
-    factory: str, arguments: Mapping[str, Any], *, inputs: Mapping[str, ImageSpec], classes: int, seed: int
+    factory: str,
+    arguments: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, ImageSpec],
+    classes: int,
+    seed: int,
+    task: str = "segment",
 ) -> keras.Model:
     """Call a factory with the user's arguments and those that follow from the rest of the experiment.
 
     What follows is passed to the parameters that the factory has: ``inputs`` (specs by name), or for one input
-    ``input_shape`` (h, w, C), ``input_dtype``, ``input_name``; then ``classes`` and ``seed``.
+    ``input_shape`` (h, w, C), ``input_dtype``, ``input_name``; then ``classes`` and ``seed``. ``task`` says
+    what shape the model's output must have.
 
     Raises:
         ConfigError: an argument that the factory does not have, or one that the experiment sets elsewhere.
@@ -48,7 +56,7 @@ def build(
         model = function(**passed, **arguments)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model '{factory}': {error}", remedy="check the arguments in [model]") from error
-    _check(model, factory, inputs, classes)
+    _check(model, factory, inputs, classes, task)
     return model
 
 
@@ -70,7 +78,7 @@ def _derived(inputs: Mapping[str, ImageSpec], classes: int, seed: int) -> dict[s
     return derived
 
 
-def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: int) -> None:
+def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: int, task: str) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"model '{factory}': returned {type(model).__name__}", remedy="a factory returns a keras.Model"
@@ -93,9 +101,11 @@ def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: i
         )
     size = next(iter(inputs.values())).size
     found = tuple(model.outputs[0].shape[1:])
-    if not _takes(("", found), ("", (*size, classes))):
+    wanted = TASKS[task].output_shape(size, classes)
+    if not _takes(("", found), ("", wanted)):
         raise ModelError(
-            f"model '{factory}': its output is {found}, expected {(*size, classes)}", remedy="mend the factory"
+            f"model '{factory}': its output is {found}, expected {wanted} to {task}",
+            remedy="choose a model.factory of this task.kind" if len(found) != len(wanted) else "mend the factory",
         )
     activation_of(model)
 

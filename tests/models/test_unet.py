@@ -85,12 +85,13 @@ def test_default_model_has_the_published_size_and_interface() -> None:
 @pytest.mark.parametrize("encoder", names("encoder"))
 def test_registered_encoder_builds_narrow_with_its_strides(encoder: str) -> None:
     x = keras.Input((64, 96, 3))
-    features = resolve("encoder", encoder)(x, width=8)
+    options = {"alpha": 0.35} if encoder.startswith("mobilenet") else {"width": 8}
+    features = resolve("encoder", encoder)(x, **options)
     shapes = [tuple(feature.shape[1:]) for feature in features]
     assert [shape[:2] for shape in shapes] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
     if encoder in WIDTHS:
         assert tuple(shape[2] for shape in shapes) == WIDTHS[encoder]
-    model = unet((64, 96, 3), encoder=encoder, **NARROW)
+    model = unet((64, 96, 3), encoder=encoder, **{**NARROW, "encoder_options": options})
     scores = answers(model, pictures((2, 64, 96, 3)))
     assert scores.shape == (2, 64, 96, 3)
     assert np.isfinite(scores).all()

@@ -1,0 +1,210 @@
+"""Classifiers of whole pictures: an encoder, its last features averaged over the picture, one dense layer.
+
+Any encoder of the U-Net serves here, and the other way round. Layers of the encoder are named ``encoder_…``, those of
+the head ``head_…``, so that training can freeze them as groups.
+
+Source: Lin et al., Network in Network, arXiv 1312.4400 (global average pooling before the classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from leakdet_tf.core.errors import ModelError, did_you_mean
+from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.registry import REGISTRY
+from leakdet_tf.models.initialize import draw_weights
+from leakdet_tf.models.pretrained import load_encoder
+from leakdet_tf.models.unet import _SCALES, _encode
+from leakdet_tf.models.weight_files import find_weights
+
+_ACTIVATIONS = {"softmax": 2, "sigmoid": 1}
+"""The fewest classes with which an activation means something."""
+
+
+def resnet_classifier(
+    input_shape: Sequence[int | None] = (224, 224, 3),
+    classes: int = 2,
+    encoder: str | Callable[..., Any] = "resnet50_v1",
+    activation: str = "softmax",
+    *,
+    encoder_weights: str = "none",
+    dropout: float = 0.0,
+    encoder_options: Mapping[str, Any] | None = None,
+    input_dtype: str = "uint8",
+    input_name: str = "image",
+    seed: int | None = None,
+    name: str = "resnet_classifier",
+    inputs: Mapping[str, ImageSpec] | None = None,
+) -> keras.Model:
+    """Model from raw pixels ``input_dtype`` (B, H, W, C) to float32 (B, classes) scores of the picture.
+
+    Photometry is part of the model: an input of uint8 or float32 is taken as 0..255, one of uint16 is divided by 257
+    to the same scale. What the weights expect of the pixels beyond that is the encoder's first layer. The layer
+    ``"logits"`` holds the raw outputs, the layer ``"probabilities"`` the model's output, both in float32 under every
+    policy.
+
+    Args:
+        input_shape: (H, W, C). H and W are divisible by 32, or None for any such size; C is any number of channels.
+        classes: length of the output.
+        encoder: a registered name, a ``"package.module:function"`` path, or a callable, as for
+            :func:`~leakdet_tf.models.unet.unet`. Published weights are for ``resnet18_v1``, ``resnet34_v1``,
+            ``resnet50_v1`` and the MobileNets.
+        activation: ``"softmax"`` (one class a picture) or ``"sigmoid"`` (each class by itself: several or none).
+        encoder_weights: ``"none"``, ``"imagenet"`` (downloaded), or the path of a file; see
+            :mod:`~leakdet_tf.models.weight_files`. The encoder's preprocessing follows from it.
+        dropout: share of the averaged features that is dropped while training, from 0 to below 1.
+        encoder_options: keyword arguments for the encoder, such as ``{"width": 32}``.
+        input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+        input_name: name of the input, as exported files and contracts call it.
+        seed: draws the initial weights, before published ones are put in; as for
+            :func:`~leakdet_tf.models.unet.unet`.
+        name: name of the model.
+        inputs: the experiment's one input by its name; it takes the place of ``input_shape``, ``input_dtype`` and
+            ``input_name``.
+
+    Raises:
+        ModelError: an argument is out of range, the encoder does not return what it should, or the weights do not fit.
+    """
+    return _classifier(
+        _the_input(inputs) or (input_shape, input_dtype, input_name),
+        classes,
+        encoder,
+        activation,
+        encoder_weights=encoder_weights,
+        dropout=dropout,
+        options=dict(encoder_options or {}),
+        seed=seed,
+        name=name,
+    )
+
+
+def mobilenet_classifier(
+    input_shape: Sequence[int | None] = (224, 224, 3),
+    classes: int = 2,
+    encoder: str | Callable[..., Any] = "mobilenet_v2",
+    activation: str = "softmax",
+    *,
+    alpha: float = 1.0,
+    encoder_weights: str = "none",
+    dropout: float = 0.0,
+    encoder_options: Mapping[str, Any] | None = None,
+    input_dtype: str = "uint8",
+    input_name: str = "image",
+    seed: int | None = None,
+    name: str = "mobilenet_classifier",
+    inputs: Mapping[str, ImageSpec] | None = None,
+) -> keras.Model:
+    """As :func:`resnet_classifier`, for ``mobilenet``, ``mobilenet_v2``, ``mobilenet_v3_small`` and ``_large``.
+
+    ``alpha`` is the factor on the encoder's filters, the same as its option of that name.
+    """
+    options = dict(encoder_options or {})
+    if alpha != 1.0 and options.setdefault("alpha", alpha) != alpha:
+        raise ModelError(
+            f"{name}: alpha is {alpha!r}, and {options['alpha']!r} in encoder_options", remedy="give it once"
+        )
+    return _classifier(
+        _the_input(inputs) or (input_shape, input_dtype, input_name),
+        classes,
+        encoder,
+        activation,
+        encoder_weights=encoder_weights,
+        dropout=dropout,
+        options=options,
+        seed=seed,
+        name=name,
+    )
+
+
+def _classifier(
+    image: tuple[Sequence[int | None], str, str],
+    classes: int,
+    encoder: str | Callable[..., Any],
+    activation: str,
+    *,
+    encoder_weights: str,
+    dropout: float,
+    options: dict[str, Any],
+    seed: int | None,
+    name: str,
+) -> keras.Model:
+    shape, input_dtype, input_name = image
+    height, width, channels = _checked_shape(name, shape)
+    _check(name, classes, activation, input_dtype, dropout)
+    file = None
+    if encoder_weights != "none":
+        if channels != 3:
+            raise ModelError(
+                f"{name}: encoder_weights are for red, green and blue, the input has {channels} channels",
+                remedy="set encoder_weights = 'none', or give a colour input",
+            )
+        file = find_weights(encoder, encoder_weights, options)
+        if file.preprocessing is not None:
+            options.setdefault("preprocessing", file.preprocessing)
+
+    picture = keras.Input((height, width, channels), dtype=input_dtype, name=input_name)
+    # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
+    x = keras.layers.Rescaling(_SCALES[input_dtype], dtype="float32", name="photometry")(picture)
+    features = _encode(x, encoder, options, (height, width))
+    x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="head_pool")(features[-1])
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
+    x = keras.layers.Dense(classes, name="head_dense")(x)
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    x = keras.layers.Activation(activation, dtype="float32", name="probabilities")(x)
+
+    model = keras.Model(picture, x, name=name)
+    if seed is not None:
+        foreign = callable(encoder) or encoder not in REGISTRY["encoder"]
+        draw_weights(model, seed, keep=keras.Model(picture, features).layers if foreign else ())
+    if file is not None:
+        load_encoder(model, file, options)
+    return model
+
+
+def _the_input(inputs: Mapping[str, ImageSpec] | None) -> tuple[Sequence[int], str, str] | None:
+    if inputs is None:
+        return None
+    if len(inputs) != 1:
+        raise ModelError(
+            f"a classifier of one picture takes one input, not {len(inputs)}: {', '.join(sorted(inputs))}",
+            remedy="leave one in [data.inputs], or use a model of several inputs",
+        )
+    ((input_name, spec),) = inputs.items()
+    return spec.shape, spec.dtype, input_name
+
+
+def _check(name: str, classes: int, activation: str, input_dtype: str, dropout: float) -> None:
+    if input_dtype not in _SCALES:
+        raise ModelError(f"{name}: input_dtype '{input_dtype}' is unknown", remedy=did_you_mean(input_dtype, _SCALES))
+    if activation not in _ACTIVATIONS:
+        raise ModelError(f"{name}: activation '{activation}' is unknown", remedy=did_you_mean(activation, _ACTIVATIONS))
+    fewest = _ACTIVATIONS[activation]
+    if type(classes) is not int or classes < fewest:
+        raise ModelError(
+            f"{name}: with activation '{activation}' classes must be a whole number from {fewest} up, not {classes!r}",
+            remedy="for one class that is there or not use activation = 'sigmoid'",
+        )
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ModelError(f"{name}: dropout must be from 0 to below 1, not {dropout!r}", remedy="0.2 is a usual one")
+
+
+def _checked_shape(name: str, shape: Sequence[int | None]) -> tuple[int | None, int | None, int]:
+    channels = shape[2] if len(shape) == 3 else None
+    if type(channels) is not int or channels < 1:
+        raise ModelError(
+            f"{name}: input_shape must be (H, W, C) with C from 1 up, not {tuple(shape)!r}",
+            remedy="the batch is not part of it: (224, 224, 3)",
+        )
+    height, width = shape[:2]
+    for axis, size in (("height", height), ("width", width)):
+        if size is not None and (type(size) is not int or size < 1 or size % 32):
+            raise ModelError(
+                f"{name}: the {axis} of input_shape must be divisible by 32, not {size!r}",
+                remedy="use a multiple of 32 such as 224, or None for any such size",
+            )
+    return height, width, channels
