@@ -34,7 +34,8 @@ from leakdet_tf.core.errors import LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import ImageSpec, Pixels, as_channels
 from leakdet_tf.core.records import Sample
-from leakdet_tf.data.readers import Item, find_items, label_tables, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_items, read, truth_tables
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.synth.rendered import CLASSES
 
@@ -140,7 +141,7 @@ def run(given: argparse.Namespace) -> None:
         names = json.loads((root / "manifest.json").read_text(encoding="utf-8")).get("classes", names)
     values: dict[str, Any] = {str(index): name for index, name in enumerate(names)} | {"255": "ignore"}
     data = Data(root=str(root), values=values, inputs={"image": Input(size=[1, 1])})
-    (table,) = label_tables(data, names).values()
+    (table,) = truth_tables(data, names).values()
 
     def samples(folder: Path) -> tuple[list[Item], list[Sample]]:
         items = find_items(folder, data.sources[0], data.inputs)

@@ -23,12 +23,13 @@ from typing import IO, Any
 import leakdet_tf
 from leakdet_tf.core import errors
 from leakdet_tf.core.errors import DataError, LeakdetError
-from leakdet_tf.synth.picture import Picture, draw
+from leakdet_tf.synth.picture import Picture, Saved, draw
 from leakdet_tf.synth.request import Job, Request
 
 FEW = 24
 """Fewer pictures than this are rendered in this process: it would take longer to start others."""
-_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
+_POOLS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+_ONE_THREAD = dict.fromkeys(_POOLS, "1")
 
 
 def cores() -> int:
@@ -38,10 +39,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def work(
-    request: Request, jobs: Sequence[Job], folder: Path, workers: int | None
-) -> Generator[dict[str, Any], None, None]:
-    """Render jobs and write their files below ``folder``; yields each one's entry in the manifest, in order.
+def work(request: Request, jobs: Sequence[Job], folder: Path, workers: int | None) -> Generator[Saved, None, None]:
+    """Render jobs and write their files below ``folder``; yields what each one gave, in order.
 
     The files are the same for any number of workers. Closing the generator, or any error, ends the workers.
 
@@ -60,7 +59,7 @@ def work(
     crew: list[_Worker] = []
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
-    def one(job: Job) -> dict[str, Any]:
+    def one(job: Job) -> Saved:
         worker = idle.get()
         try:
             picture = worker.render(job)
@@ -116,7 +115,7 @@ class _Worker:
             kind = getattr(errors, answer["error"], LeakdetError)
             raise kind(answer["message"], remedy=answer["remedy"])
         image, mask = (self._exactly(answers, size, job) for size in answer["sizes"])
-        return Picture(image, mask, answer["parameters"])
+        return Picture(image, mask, answer["parameters"], tuple(answer["classes"]), answer["truth"])
 
     def kill(self) -> None:
         """End the process at once; whoever waits for its answer gets none."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import leakdet_tf
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sync_folder, write_json
 from leakdet_tf.synth.crew import work
-from leakdet_tf.synth.rendered import CLASSES
+from leakdet_tf.synth.picture import Saved
 from leakdet_tf.synth.request import SPLITS, Request, picture_seed
 
-__all__ = ["MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
+__all__ = ["LABELS", "MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
 
 MANIFEST = "manifest.json"
+LABELS = "labels.csv"
 
 
 def render_folder(root: Path, request: Request, *, workers: int | None = None) -> Generator[int, None, None]:
@@ -26,7 +29,9 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
 
     Written are ``root/<split>/images/<stem>_00001.png`` (8-bit grey or RGB), ``root/<split>/masks/`` with the same
     names (8-bit class ids) and ``root/manifest.json`` (what was asked for, and every picture's seed, hash and
-    parameters, with the numbers of its ``clip`` and ``frame``). Frames of a clip are named ``<stem>_00001_f00.png``.
+    parameters, with the numbers of its ``clip`` and ``frame``, and its labels and boxes where the generator says any).
+    Where it gives labels there is ``root/<split>/labels.csv`` too, with the columns ``file`` (from the split's folder)
+    and ``label`` (several joined by ``;``). Frames of a clip are named ``<stem>_00001_f00.png``.
     All of it goes to a hidden folder beside ``root`` that is renamed after the last picture, so ``root`` is never
     there in part. An error, or closing the generator, removes the hidden folder; one that a killed process left is
     removed at the next start. Should another run have made the same ``root`` meanwhile, theirs is kept and ours is
@@ -43,7 +48,8 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
         How many pictures are done, after each. Take all of them: the folder is renamed after the last.
 
     Raises:
-        DataError: ``root`` holds something else, or the disk cannot be written.
+        DataError: ``root`` holds something else, the disk cannot be written, or the generator's pictures differ in
+            their classes or in whether they have labels.
         ConfigError: the generator has no such option, or renders no clips.
         ModelError: there is no such generator.
     """
@@ -61,12 +67,15 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
             for split in SPLITS:
                 for kind in ("images", "masks"):
                     (temporary / split / kind).mkdir(parents=True)
-            pictures: list[dict[str, Any]] = []
+            saved: list[Saved] = []
             for picture in work(request, request.jobs(), temporary, workers):
-                pictures.append(picture)
-                yield len(pictures)
-            about = {"package_version": leakdet_tf.__version__, "classes": list(CLASSES), "pictures": pictures}
-            write_json(temporary / MANIFEST, request.as_json() | about)
+                saved.append(picture)
+                yield len(saved)
+            pictures = [picture.entry for picture in saved]
+            about = {"package_version": leakdet_tf.__version__, "classes": _classes(request, saved)}
+            write_json(temporary / MANIFEST, request.as_json() | about | {"pictures": pictures})
+            for split, text in _tables(pictures).items():
+                (temporary / split / LABELS).write_text(text, encoding="utf-8", newline="")
             _sync_tree(temporary)
             try:
                 temporary.rename(target)
@@ -88,7 +97,8 @@ def check_folder(root: Path, request: Request) -> None:
     """Make sure that an existing ``root`` holds what was asked for; a folder without a manifest is the user's own.
 
     Raises:
-        DataError: the manifest cannot be read, was written for other arguments, or names a file that is missing.
+        DataError: the manifest cannot be read or was written for other arguments, a file that it names is missing, or
+            a table of labels says otherwise than it does.
     """
     path = root / MANIFEST
     if not path.exists():
@@ -106,6 +116,14 @@ def check_folder(root: Path, request: Request) -> None:
             file = root / job.split / kind / job.name
             if not file.is_file():
                 raise DataError(f"{file}: missing, though {path} counts it", remedy=remedy)
+    try:
+        tables = _tables(manifest["pictures"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a manifest of rendered pictures ({error!r})", remedy=remedy) from error
+    for split, text in tables.items():
+        file = root / split / LABELS
+        if not file.is_file() or file.read_bytes() != text.encode():
+            raise DataError(f"{file}: is not what {path} says", remedy=remedy)
 
 
 def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
@@ -119,6 +137,35 @@ def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: expected a JSON object", remedy=remedy)
     return manifest
+
+
+def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:
+    """The generator's classes, which all of its pictures share; none where there is no picture."""
+    kinds = {picture.classes for picture in saved}
+    labelled = {"labels" in picture.entry for picture in saved}
+    if len(kinds) > 1 or len(labelled) > 1:
+        what = "classes" if len(kinds) > 1 else "labels on some and none"
+        raise DataError(
+            f"generator '{request.generator}': gives other {what} on other pictures",
+            remedy="see leakdet_tf.synth.rendered for what a generator returns",
+        )
+    return list(*kinds)
+
+
+def _tables(pictures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The text of ``labels.csv`` by split; nothing where the pictures have no labels."""
+    if not any("labels" in picture for picture in pictures):
+        return {}
+    rows: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
+    for picture in pictures:
+        split, _, file = picture["file"].partition("/")
+        rows[split].append((file, ";".join(picture["labels"])))
+    tables = {}
+    for split, lines in rows.items():
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("file", "label"), *lines])
+        tables[split] = text.getvalue()
+    return tables
 
 
 def _occupied(root: Path) -> bool:

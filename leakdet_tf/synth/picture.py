@@ -21,25 +21,39 @@ _EFFORT = 3  # zlib's level: half the time of the usual 6 for a tenth more bytes
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A picture on disk: its entry in the manifest, and the names of its mask's ids."""
+
+    entry: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Picture:
-    """The bytes of two PNG files (grey or RGB picture, 8-bit class ids), and everything that was drawn."""
+    """The bytes of two PNG files (grey or RGB picture, 8-bit class ids), and everything that is known of them.
+
+    ``truth`` holds the picture's ``labels`` and ``boxes`` as the manifest has them, each where the generator says any.
+    """
 
     image: bytes
     mask: bytes
     parameters: Mapping[str, Parameter]
+    classes: tuple[str, ...]
+    truth: Mapping[str, list[Any]]
 
-    def save(self, folder: Path, job: Job) -> dict[str, Any]:
-        """Write both files below ``folder``; returns the entry in the manifest."""
+    def save(self, folder: Path, job: Job) -> Saved:
+        """Write both files below ``folder``."""
         image, mask = f"{job.split}/images/{job.name}", f"{job.split}/masks/{job.name}"
         (folder / image).write_bytes(self.image)
         (folder / mask).write_bytes(self.mask)
-        return {
+        entry = {
             "file": image,
             "mask": mask,
             "seed": job.seed,
             "sha256": sha256_bytes(self.image),
             "parameters": {**self.parameters, "clip": job.clip, "frame": job.frame},
         }
+        return Saved(entry | dict(self.truth), self.classes)
 
 
 def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
@@ -56,7 +70,16 @@ def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
             remedy="see leakdet_tf.synth.rendered for what a generator returns",
         )
     image = rendered.image[:, :, 0] if rendered.image.shape[2] == 1 else rendered.image
-    return Picture(_png(image), _png(rendered.mask), rendered.parameters)
+    return Picture(_png(image), _png(rendered.mask), rendered.parameters, rendered.classes, _truth(rendered))
+
+
+def _truth(rendered: Rendered) -> dict[str, list[Any]]:
+    truth: dict[str, list[Any]] = {}
+    if rendered.labels is not None:
+        truth["labels"] = list(rendered.labels)
+    if rendered.boxes is not None:
+        truth["boxes"] = [list(box) for box in rendered.boxes]
+    return truth
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -39,7 +39,8 @@ def _answer(answers: BinaryIO, request: Request, job: Job) -> None:
         _send(answers, {"error": type(error).__name__, "message": str(error.args[0]), "remedy": error.remedy})
         return
     sizes = [len(picture.image), len(picture.mask)]
-    _send(answers, {"sizes": sizes, "parameters": picture.parameters}, picture.image, picture.mask)
+    about = {"parameters": picture.parameters, "classes": list(picture.classes), "truth": dict(picture.truth)}
+    _send(answers, {"sizes": sizes} | about, picture.image, picture.mask)
 
 
 def _send(answers: BinaryIO, head: dict[str, Any], *bodies: bytes) -> None:

@@ -1,0 +1,68 @@
+"""Photographs of the user's own as backgrounds: a folder of them, and a piece of one in the size of a frame."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.files import sha256_file
+from leakdet_tf.core.images import SUFFIXES, as_channels, decode, resize
+
+_LEAST_PIECE = 0.4  # side of the smallest piece over that of the largest one that fits
+
+
+@dataclass(frozen=True)
+class Piece:
+    """uint8 (H, W, 3), the file that it is from, and the SHA-256 of the folder's names and contents."""
+
+    pixels: NDArray[np.uint8]
+    file: str
+    folder_sha256: str
+
+
+def draw_piece(rng: np.random.Generator, folder: object, size: tuple[int, int]) -> Piece:
+    """A random piece of a random picture below ``folder``, of ``size`` (height, width).
+
+    Raises:
+        DataError: ``folder`` is no folder with pictures in it.
+        ImageError: the picture that was drawn cannot be decoded.
+    """
+    if not isinstance(folder, str) or not Path(folder).is_dir():
+        raise DataError(f"backgrounds: {folder!r} is no folder", remedy="name one that holds pictures")
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})", remedy="add some, or drop backgrounds")
+    known = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    number = int(rng.integers(len(files)))
+    zoom, down, right = rng.uniform(_LEAST_PIECE, 1.0), rng.uniform(), rng.uniform()
+    picture = _decoded(known[number])
+    scale = float(zoom) * min(picture.shape[0] / size[0], picture.shape[1] / size[1])
+    height, width = (max(1, int(scale * side)) for side in size)
+    top, left = int(down * (picture.shape[0] - height + 1)), int(right * (picture.shape[1] - width + 1))
+    piece = resize(picture[top : top + height, left : left + width], size)
+    name = files[number].relative_to(root).as_posix()
+    return Piece(np.ascontiguousarray(piece, np.uint8), name, _digest(root, known))
+
+
+@lru_cache(maxsize=8)
+def _decoded(known: tuple[str, int, int]) -> NDArray[np.uint8]:
+    """A picture as uint8 (H, W, 3); the high bytes of deeper ones."""
+    picture = decode(Path(known[0]))
+    shallow = picture if picture.dtype == np.uint8 else (picture >> 8).astype(np.uint8)
+    return np.ascontiguousarray(as_channels(shallow, 3), np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _digest(root: Path, known: tuple[tuple[str, int, int], ...]) -> str:
+    """The SHA-256 of all names and contents; read once for a folder that does not change."""
+    whole = hashlib.sha256()
+    for path, *_ in known:
+        whole.update(f"{Path(path).relative_to(root).as_posix()}\0{sha256_file(Path(path))}\n".encode())
+    return whole.hexdigest()
