@@ -33,14 +33,16 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=_DPI)
 
 
-def curves(rows: Sequence[dict[str, float]], best_epoch: int, title: str) -> Figure:
-    """Loss and mean IoU of training and validation against the epoch, the best epoch marked."""
+def curves(
+    rows: Sequence[dict[str, float]], best_epoch: int, title: str, *, key: str = "mean_iou", called: str = "mean IoU"
+) -> Figure:
+    """Loss and one figure (its key, and what it is called) of training and validation by epoch, the best one marked."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    for axis, key, label in ((left, "loss", "loss"), (right, "mean_iou", "mean IoU")):
-        axis.plot(epochs, [row[key] for row in rows], color=_TRAIN, marker=".", label="training")
-        axis.plot(epochs, [row[f"val_{key}"] for row in rows], color=_VAL, marker=".", label="validation")
+    for axis, name, label in ((left, "loss", "loss"), (right, key, called)):
+        axis.plot(epochs, [row[name] for row in rows], color=_TRAIN, marker=".", label="training")
+        axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=_VAL, marker=".", label="validation")
         if best_epoch:
             axis.axvline(best_epoch, color=_MUTED, linestyle=":", linewidth=1, label=f"best epoch ({best_epoch})")
         axis.set_xlabel("epoch")
@@ -49,7 +51,7 @@ def curves(rows: Sequence[dict[str, float]], best_epoch: int, title: str) -> Fig
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     right.set_ylim(0, 1)
-    losses = [row[key] for row in rows for key in ("loss", "val_loss") if row[key] > 0]
+    losses = [row[name] for row in rows for name in ("loss", "val_loss") if row[name] > 0]
     if losses and max(losses) > _STEEP * min(losses):  # a first epoch before batch norms have settled hides the rest
         left.set_yscale("log")
     left.legend(frameon=False, fontsize=8)

@@ -18,8 +18,8 @@ from leakdet_tf.core.files import whole_file
 
 COUNTS = "counts.npz"
 _FIELDS = ("ids", "counts", "boundary", "members", "classes")
-_REMEDY = "run evaluate again"
-_DAMAGED = (
+REMEDY = "run evaluate again"
+DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
     *(MemoryError, NotImplementedError, RuntimeError, SyntaxError),  # sizes, methods, passwords, array headers
 )
@@ -45,7 +45,7 @@ class PerPicture:
 
     def __post_init__(self) -> None:
         if fault := self._fault():
-            raise DataError(f"counts of pictures: {fault}", remedy=_REMEDY)
+            raise DataError(f"counts of pictures: {fault}", remedy=REMEDY)
 
     def _fault(self) -> str:
         number, classes = len(self.ids), len(self.classes)
@@ -91,17 +91,17 @@ def load_counts(path: Path) -> PerPicture:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: missing", remedy=_REMEDY) from error
+        raise DataError(f"{path}: missing", remedy=REMEDY) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy=_REMEDY) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy=REMEDY) from error
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             found = {name: np.asarray(archive[name]) for name in _FIELDS}
-    except _DAMAGED as error:
-        raise DataError(f"{path}: damaged, or no counts of pictures ({error})", remedy=_REMEDY) from error
+    except DAMAGED as error:
+        raise DataError(f"{path}: damaged, or no counts of pictures ({error})", remedy=REMEDY) from error
     for name in ("ids", "classes"):
         if found[name].dtype.kind != "U" or found[name].ndim != 1:
-            raise DataError(f"{path}: '{name}' are not names", remedy=_REMEDY)
+            raise DataError(f"{path}: '{name}' are not names", remedy=REMEDY)
     names = {name: tuple(map(str, found[name])) for name in ("ids", "classes")}
     try:
         return PerPicture(names["ids"], found["counts"], found["boundary"], found["members"], names["classes"])

@@ -1,0 +1,341 @@
+"""Whether a classifier's scores mean what they say: reliability, temperature, and from which score to answer at all.
+
+Temperature scaling and the expected calibration error (ECE) are those of C. Guo, G. Pleiss, Y. Sun, K. Weinberger: On
+Calibration of Modern Neural Networks, ICML 2017; risk and coverage those of Y. Geifman, R. El-Yaniv: Selective
+Classification for Deep Neural Networks, NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.analysis.detection import wilson
+from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.tasks.classify import TINY, certainty, decided, logits_of, tempered
+
+BINS = 15
+LEAST_T, MOST_T = 0.05, 20.0
+"""Temperatures beyond these are not searched: they would say that the set is too small, or the scores mean nothing."""
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_STEPS, _FLAT, _AT_END = 80, 1e-12, 1e-3
+Floats = npt.NDArray[np.float64]
+
+
+def apply_temperature(scores: npt.ArrayLike, temperature: float, activation: str) -> Floats:
+    """:func:`~leakdet_tf.core.tasks.classify.tempered`, which a device uses too, with the temperature checked.
+
+    Raises:
+        DataError: the temperature is not above 0.
+    """
+    if not 0 < temperature < math.inf:
+        raise DataError(f"a temperature must be above 0, is {temperature}")
+    return tempered(scores, temperature, activation)
+
+
+def calibrated(answers: Answers, temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """The scores as a device gives them: :func:`apply_temperature`, float32 (N, C)."""
+    return apply_temperature(answers.scores, temperature, answers.activation).astype(np.float32)
+
+
+def nll(answers: Answers, temperature: float = 1.0) -> float:
+    """Negative log likelihood of the truth in nats: mean over pictures, for sigmoid over pictures and classes."""
+    check_labelled(answers)
+    return _likelihood(answers)(1 / temperature)
+
+
+def _likelihood(answers: Answers) -> Callable[[float], float]:
+    """NLL as a function of 1 / T, in which it is convex."""
+    scores, truth = np.clip(answers.scores.astype(np.float64), 0, 1), answers.truth.astype(np.bool_)
+    if answers.activation == "softmax":
+        logs = np.log(np.maximum(scores, TINY))
+        lead = logs - logs[truth][:, None]  # over the true class
+
+        def of_one(inverse: float) -> float:
+            powers = lead * inverse
+            top = powers.max(axis=1, keepdims=True)
+            return float((top[:, 0] + np.log(np.exp(powers - top).sum(axis=1))).mean())
+
+        return of_one
+    wrong = np.where(truth, -logits_of(scores), logits_of(scores))
+    return lambda inverse: float(np.logaddexp(0, wrong * inverse).mean())
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A fitted temperature, the NLL without and with it, and what speaks against its use."""
+
+    value: float
+    nll_before: float
+    nll_after: float
+    note: str = ""
+
+
+def fit_temperature(answers: Answers) -> Temperature:
+    """The temperature of least NLL, by golden section over log T within [0.05, 20].
+
+    The NLL is convex in 1 / T, so that it has one valley over log T. Where all answers are right by a margin, ever
+    smaller temperatures are ever more likely, and where scores say nothing or the contrary ever larger ones: then the
+    bound is returned and the note says so. Scores without any difference leave T at 1.
+
+    Raises:
+        DataError: a picture of a softmax model has no class.
+    """
+    check_labelled(answers)
+    cost = _likelihood(answers)
+    ends = cost(1 / LEAST_T), cost(1 / MOST_T)
+    before = cost(1.0)
+    if max(*ends, before) - min(*ends, before) < _FLAT:
+        return Temperature(1.0, before, before, "the scores do not differ: temperature changes nothing")
+    low, high = math.log(LEAST_T), math.log(MOST_T)
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = cost(math.exp(-left)), cost(math.exp(-right))
+    for _ in range(_STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = cost(math.exp(-left))
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = cost(math.exp(-right))
+    value, note = math.exp((low + high) / 2), ""
+    if value < LEAST_T * (1 + _AT_END):
+        value, note = LEAST_T, "the pictures are answered all but without error, too few or too easy to tell: keep 1"
+    elif value > MOST_T * (1 - _AT_END):
+        value, note = MOST_T, "the scores say nothing about the truth, or the contrary: look at the classes' order"
+    return Temperature(value, before, cost(1 / value), note)
+
+
+def brier(scores: npt.ArrayLike, truth: npt.ArrayLike, activation: str) -> float:
+    """Mean squared distance of the scores (N, C) from the truth (Brier 1950).
+
+    For softmax summed over classes, from 0 to 2; for sigmoid the mean over pictures and classes, from 0 to 1.
+    """
+    squares = (np.asarray(scores, np.float64) - np.asarray(truth, np.float64)) ** 2
+    return float(squares.sum(axis=1).mean() if activation == "softmax" else squares.mean())
+
+
+def events(scores: npt.NDArray[Any], truth: npt.NDArray[np.uint8], activation: str) -> tuple[Floats, Flags]:
+    """What was claimed with which probability, float64 (M,), and whether it was so, bool (M,).
+
+    For softmax a picture's claim is its answer; for sigmoid each class of each picture is one.
+    """
+    if activation == "sigmoid":
+        return np.asarray(scores, np.float64).ravel(), truth.astype(np.bool_).ravel()
+    there = decided(scores, activation)
+    return np.asarray(scores.max(axis=1), np.float64), np.asarray((truth.astype(np.bool_) & there).any(axis=1))
+
+
+def reliability(
+    claimed: Floats, happened: Flags, *, bins: int = BINS, equal: str = "width", confidence: float = 0.95
+) -> list[dict[str, Any]]:
+    """How often claims of about one probability were so, in bins; those without a claim are left out.
+
+    Args:
+        claimed: float (M,) probabilities.
+        happened: bool (M,).
+        bins: how many.
+        equal: "width", (0, 1/15], (1/15, 2/15] ... as Guo et al. have them; or "mass", bins of about as many claims
+            each, where equal claims stay together.
+        confidence: of the Wilson intervals of ``share``.
+    """
+    if equal == "width":
+        place = np.clip(np.ceil(claimed * bins).astype(np.int64) - 1, 0, bins - 1)
+    else:
+        inner = np.sort(claimed)[np.arange(1, bins) * claimed.size // bins]
+        place = np.searchsorted(np.unique(inner), claimed, side="right")
+    rows = []
+    for index in np.unique(place):
+        inside = place == index
+        number, hits = int(inside.sum()), int(happened[inside].sum())
+        low, high = wilson(hits, number, confidence)
+        ends = (
+            (index / bins, (index + 1) / bins) if equal == "width" else (claimed[inside].min(), claimed[inside].max())
+        )
+        rows.append(
+            {
+                "from": float(ends[0]),
+                "to": float(ends[1]),
+                "number": number,
+                "claimed": float(claimed[inside].mean()),
+                "share": hits / number,
+                "low": low,
+                "high": high,
+            }
+        )
+    return rows
+
+
+def ece(rows: list[dict[str, Any]]) -> float:
+    """Expected calibration error of :func:`reliability`: mean distance of claim and share, weighed by number."""
+    total = sum(row["number"] for row in rows)
+    return float(sum(row["number"] * abs(row["claimed"] - row["share"]) for row in rows) / total)
+
+
+def quality(answers: Answers, temperature: float = 1.0, *, confidence: float = 0.95) -> dict[str, Any]:
+    """Calibration at a temperature as plain data for JSON: NLL, Brier, ECE in both kinds of bins, and the table.
+
+    Raises:
+        DataError: a picture of a softmax model has no class.
+    """
+    likelihood = nll(answers, temperature)
+    scores = apply_temperature(answers.scores, temperature, answers.activation)
+    claimed, happened = events(scores, answers.truth, answers.activation)
+    wide = reliability(claimed, happened, confidence=confidence)
+    return {
+        "temperature": float(temperature),
+        "nll": likelihood,
+        "brier": brier(scores, answers.truth, answers.activation),
+        "ece": ece(wide),
+        "ece_equal_mass": ece(reliability(claimed, happened, equal="mass")),
+        "claimed": float(claimed.mean()),
+        "share": float(happened.mean()),
+        "reliability": wide,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Risk against coverage, each float64 (K,), from the surest answers to all.
+
+    ``threshold``: the least certainty that is answered. ``coverage``: the share of pictures answered then. ``risk``:
+    the share of wrong answers among them. Pictures of one certainty are answered together.
+    """
+
+    threshold: Floats
+    coverage: Floats
+    risk: Floats
+
+    @property
+    def aurc(self) -> float:
+        """Area under the curve (Geifman et al. 2019): the mean risk over all coverages; 0 is best."""
+        return float((self.risk * np.diff(self.coverage, prepend=0.0)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """Pictures, the surest first: certainty float32 (N,), wrong bool (N,), first int64 (N,), 1 where a group starts."""
+
+    sure: npt.NDArray[np.float32]
+    wrong: Flags
+    first: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.intp]  # how many are answered, at the least of each certainty
+
+
+def _ranked(answers: Answers, temperature: float) -> _Ranked:
+    check_labelled(answers)
+    scores = calibrated(answers, temperature)
+    wrong = (decided(scores, answers.activation) != answers.truth.astype(np.bool_)).any(axis=1)
+    sure = certainty(scores, answers.activation)
+    order = np.argsort(-sure, kind="stable")
+    sure, wrong = sure[order], wrong[order]
+    _, places = np.unique(np.array(answers.groups)[order], return_index=True)
+    first = np.zeros(sure.size, np.int64)
+    first[places] = 1
+    return _Ranked(sure, wrong, first, np.flatnonzero(np.append(np.diff(sure) != 0, True)) + 1)
+
+
+def risk_coverage(answers: Answers, temperature: float = 1.0) -> Curve:
+    """The :class:`Curve` of answering the surest pictures only.
+
+    Raises:
+        DataError: a picture of a softmax model has no class.
+    """
+    ranked = _ranked(answers, temperature)
+    ends = ranked.ends
+    errors = np.cumsum(ranked.wrong)[ends - 1]
+    return Curve(ranked.sure[ends - 1].astype(np.float64), ends / ranked.sure.size, errors / ends)
+
+
+@dataclass(frozen=True)
+class Abstain:
+    """From which certainty to answer, and what was seen of the answers then.
+
+    ``threshold`` is None where none keeps the target, and ``note`` says why. ``bound`` is the upper bound of ``risk``.
+    """
+
+    threshold: float | None
+    target: float
+    confidence: float
+    answered: int = 0
+    coverage: float | None = None
+    risk: float | None = None
+    bound: float | None = None
+    note: str = ""
+
+
+def choose_abstain(
+    answers: Answers, target_risk: float, *, temperature: float = 1.0, confidence: float = 0.95
+) -> Abstain:
+    """The threshold that answers most pictures while the upper bound of the share of wrong answers keeps the target.
+
+    The bound is one-sided, of Clopper and Pearson (1934): few pictures without an error buy no threshold. Pictures of
+    one group count together as one. The threshold lies halfway between the last picture that is answered and the
+    first that is not; it is 0 when all are. Each threshold is tried by itself: where scores tell right from wrong the
+    target was kept in at least 94 of 100 simulated sets for a confidence of 0.95; where they do not, and the risk of
+    all answers is just above the target, in as few as 72.
+
+    Raises:
+        DataError: the target or the confidence is not between 0 and 1, or a picture of a softmax model has no class.
+    """
+    for name, value in (("target risk", target_risk), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise DataError(f"the {name} must lie between 0 and 1, is {value}")
+    ranked = _ranked(answers, temperature)
+    errors, independent = np.cumsum(ranked.wrong), np.cumsum(ranked.first)
+    for number in map(int, ranked.ends[::-1]):
+        wrong, groups = int(errors[number - 1]), int(independent[number - 1])
+        counted = -(-wrong * groups // number)  # as many of the groups, rounded up
+        if wrong > target_risk * number or binomial_cdf(counted, groups, target_risk) > 1 - confidence:
+            continue
+        return Abstain(
+            _between(ranked.sure, number),
+            target_risk,
+            confidence,
+            number,
+            number / ranked.sure.size,
+            wrong / number,
+            upper_bound(counted, groups, confidence),
+        )
+    needed = math.ceil(math.log(1 - confidence) / math.log(1 - target_risk))
+    what = f"no threshold keeps wrong answers to {target_risk:.1%} with confidence {confidence:.0%}"
+    have = int(independent[-1])
+    why = f"; that takes {needed} pictures without an error, there are {have}" if have < needed else ""
+    return Abstain(None, target_risk, confidence, note=what + why)
+
+
+def _between(sure: npt.NDArray[np.float32], number: int) -> float:
+    if number == sure.size:
+        return 0.0
+    last, beyond = sure[number - 1], sure[number]
+    middle = np.float32((float(last) + float(beyond)) / 2)
+    return float(middle if middle > beyond else last)
+
+
+def binomial_cdf(hits: int, number: int, share: float) -> float:
+    """Probability of at most ``hits`` of ``number`` when each has probability ``share`` in (0, 1)."""
+    if hits >= number:
+        return 1.0
+    counts = np.arange(hits + 1)
+    ways = np.cumsum(np.log(number - counts[:-1]) - np.log(counts[1:]))  # logarithms of binomial coefficients
+    logs = np.append(0.0, ways) + counts * math.log(share) + (number - counts) * math.log1p(-share)
+    top = float(logs.max())
+    return min(1.0, math.exp(top) * float(np.exp(logs - top).sum()))
+
+
+def upper_bound(hits: int, number: int, confidence: float) -> float:
+    """One-sided upper bound of a share by Clopper and Pearson (1934): the largest of which so few hits are likely."""
+    if hits >= number:
+        return 1.0
+    low, high = hits / number, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_cdf(hits, number, middle) > 1 - confidence else (low, middle)
+    return high
