@@ -16,12 +16,14 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from leakdet_tf.core.errors import ImageError, LeakdetError
 from leakdet_tf.core.images import SUFFIXES, Pixels, decode
+from leakdet_tf.core.records import Classification, Mask
 from leakdet_tf.edge import Predictor
 
 
@@ -48,6 +50,14 @@ def frames(source: str) -> Iterator[tuple[str, Pixels]]:
         number += 1
 
 
+def told(answer: Mask | Classification) -> dict[str, Any]:
+    """What a line says of an answer: the share of each class, or what is on the picture and how sure that is."""
+    if isinstance(answer, Mask):
+        return {"share": {key: round(value, 6) for key, value in answer.fractions().items()}}
+    scores = dict(zip(answer.classes, (round(float(score), 4) for score in answer.scores), strict=True))
+    return {"answer": answer.answer, "score": scores}
+
+
 def main() -> int:
     """Parse the command line and answer until the source ends or Ctrl-C."""
     parser = argparse.ArgumentParser(description="Answer for frames of a camera, video or folder.")
@@ -68,7 +78,7 @@ def main() -> int:
             line = {
                 "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 "frame": name,
-                "share": {key: round(value, 6) for key, value in answer.fractions().items()},
+                **told(answer),
                 "model": answer.model,
                 "ms": round(answer.total_ms, 2),
                 "overlay": str(overlay),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ContractError
 from leakdet_tf.core.images import Geometry, Pixels, decode
-from leakdet_tf.core.records import Mask
+from leakdet_tf.core.records import Classification, Mask
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.backends import open_backend
 from leakdet_tf.edge.backends.protocol import Backend
@@ -57,8 +57,8 @@ class Predictor:
         self.contract = contract
         self._task = task_of(contract)
 
-    def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> Mask:
-        """The answer for one frame, at the frame's own size.
+    def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> Any:
+        """The answer for one frame: a :class:`Mask` of the frame's own size, or a :class:`Classification`.
 
         Args:
             frame: a file's path, or pixels uint8/uint16 (H, W) or (H, W, C) in RGB order; for a model with several
@@ -74,10 +74,10 @@ class Predictor:
         invoked = perf_counter()
         outputs = self.backend.run(inputs)
         invoke_ms = (perf_counter() - invoked) * 1e3
-        answer: Mask = self._task.decode(outputs, self.contract, geometry)
+        answer: Mask | Classification = self._task.decode(outputs, self.contract, geometry)
         return replace(answer, invoke_ms=invoke_ms, total_ms=(perf_counter() - start) * 1e3)
 
-    def draw(self, frame: Frame | Mapping[str, Frame], answer: Mask, *, bgr: bool = False) -> npt.NDArray[np.uint8]:
+    def draw(self, frame: Frame | Mapping[str, Frame], answer: Any, *, bgr: bool = False) -> npt.NDArray[np.uint8]:
         """The frame with the answer painted on it: uint8 (H, W, 3), RGB, or BGR when ``bgr``."""
         image = self.load(frame, bgr=bgr)[self.contract.primary]
         drawn: npt.NDArray[np.uint8] = self._task.draw(image, answer, self.contract)

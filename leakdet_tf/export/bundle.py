@@ -22,6 +22,8 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.parity import Parity, compare
 from leakdet_tf.export.tflite import convert
 
+UNITS = {"segment": "pixels", "classify": "decisions"}
+"""By task, what is decided."""
 GOLDEN_TOLERANCE = 1e-3
 """For float32: other CPUs add in another order; a wrong kernel or another model is off by far more."""
 
@@ -69,7 +71,7 @@ def make_bundle(
         content = (work / "model.tflite").read_bytes()
         exported = Predictor.over(open_backend("model.tflite", content, contract, threads=os.cpu_count()), contract)
         parity = compare(reference, exported, frames)
-        _check(parity, settings, folder.name)
+        _check(parity, settings, folder.name, contract.task)
         write_bytes(work / GOLDEN, golden_bytes([exported.golden(images) for images in frames[: settings.golden]]))
         card = {
             "format": 1,
@@ -94,10 +96,11 @@ def make_bundle(
     return Exported(folder, len(content), parity)
 
 
-def _check(parity: Parity, settings: Export, name: str) -> None:
+def _check(parity: Parity, settings: Export, name: str, task: str) -> None:
+    unit = UNITS[task]
     if not parity.changed_share <= settings.max_changed:
         raise ExportError(
-            f"{name}: {parity.changed} of {parity.decisions} validation pixels are decided otherwise than by the Keras "
+            f"{name}: {parity.changed} of {parity.decisions} validation {unit} are decided otherwise than by the Keras "
             f"model ({parity.changed_share:.2g}, limit {settings.max_changed:.2g}; outputs differ by up to "
             f"{parity.max_difference:.2g})",
             remedy="nothing was exported; find the layer that differs, or raise export.max_changed",

@@ -17,9 +17,10 @@ from leakdet_tf.edge.predictor import Predictor
 class Parity:
     """How two runtimes differ on the same pictures.
 
-    ``decisions`` pixels were decided on ``pictures`` pictures, ``changed`` of them otherwise; ``max_difference`` is
-    the largest absolute difference of an output; ``max_margin`` the largest lead, among changed decisions, of the
-    reference's winner over its second: a change is harmless noise when it is within twice ``max_difference``.
+    ``decisions`` were taken on ``pictures`` pictures (one a pixel, or one a picture or class), ``changed`` of them
+    otherwise; ``max_difference`` is the largest absolute difference of an output; ``max_margin`` the largest lead,
+    among changed decisions, of the reference's winner over its second: a change is harmless noise when it is within
+    twice ``max_difference``.
     """
 
     pictures: int
@@ -40,18 +41,18 @@ class Parity:
 
 def compare(reference: Predictor, exported: Predictor, frames: Iterable[dict[str, Pixels]]) -> Parity:
     """Answer every frame with both, and count; an output that is not finite raises ContractError."""
-    decide = task_of(reference.contract).decide
+    contract = reference.contract
+    task = task_of(contract)
     pictures = decisions = changed = 0
     difference = margin = 0.0
     for images in frames:
         inputs, _ = reference.prepare(images)
         ours, theirs = (next(iter(p.backend.run(inputs).values())) for p in (reference, exported))
-        (labels, _), (others, _) = decide(ours), decide(theirs)
+        labels, others = task.decisions(ours, contract), task.decisions(theirs, contract)
         pictures += 1
         decisions += labels.size
         difference = max(difference, float(np.abs(ours - theirs).max()))
         if (other := labels != others).any():
             changed += int(other.sum())
-            top = np.sort(ours[other], axis=-1)
-            margin = max(margin, float((top[:, -1] - top[:, -2]).max()))
+            margin = max(margin, float(task.margins(ours, contract)[other].max()))
     return Parity(pictures, decisions, changed, difference, margin)

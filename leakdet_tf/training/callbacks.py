@@ -1,4 +1,4 @@
-"""What watches a run while it trains: faults, best and last model, the history file, the progress lines."""
+"""What watches a run while it trains: faults, best and last model, checkpoints, history file, progress lines."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import errno
 import io
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -19,41 +17,19 @@ import keras
 
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.files import whole_file, write_text
+from leakdet_tf.models.runtime import weights_sha256
+from leakdet_tf.training.checkpoint import State, write
+from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.progress import Bar
 
 Logs = dict[str, float] | None
 
 
-class InterruptedTraining(Exception):
-    """Ctrl-C was pressed once: the step is finished and nothing more should be started."""
-
-
-class Interrupt:
-    """Whether Ctrl-C was pressed. The first press sets it, the second raises KeyboardInterrupt where it hits."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGINT while the block runs; outside the main thread Python allows no handlers and nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._press)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _press(self, number: int, frame: Any) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True
-
-
 class Watch(keras.callbacks.Callback):
-    """Stops training at a loss that is not finite, and after the step in which Ctrl-C was pressed."""
+    """Stops training at a loss that is not finite, and after the step in which Ctrl-C was pressed or SIGTERM came.
+
+    What the epoch did before SIGTERM is lost: a resumed run repeats its steps, from the checkpoint of the epoch before.
+    """
 
     def __init__(self, interrupt: Interrupt, remedy: str) -> None:
         super().__init__()
@@ -62,11 +38,12 @@ class Watch(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember the epoch for messages."""
+        """Remember the epoch for messages; begin none after Ctrl-C or SIGTERM."""
         self._epoch = epoch + 1
+        self._heed()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Check loss and Ctrl-C."""
+        """Check loss, Ctrl-C and SIGTERM."""
         self._check(f"step {batch + 1}", logs)
 
     def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -77,7 +54,10 @@ class Watch(keras.callbacks.Callback):
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             raise TrainingError(f"epoch {self._epoch}, {place}: the loss is {loss}", remedy=self._remedy)
-        if self._interrupt.pressed:
+        self._heed()
+
+    def _heed(self) -> None:
+        if self._interrupt.pressed or self._interrupt.terminated:
             raise InterruptedTraining
 
 
@@ -87,36 +67,56 @@ class Keeper(keras.callbacks.Callback):
     Args:
         served: the model to write (not the one that Keras fits, which ends in logits).
         folder: takes ``best.keras`` and ``last.keras``.
-        monitor: log key whose largest value is best.
-        patience: epochs without a better value before training stops; 0 never stops.
+        monitor: log key whose largest value is best; of equal values the one with the smaller validation loss.
+        patience: epochs of a stage without a better value before it stops; 0 never stops.
     """
 
     def __init__(self, served: Any, folder: Path, *, monitor: str, patience: int) -> None:
         super().__init__()
         self._served, self._folder, self._monitor, self._patience = served, folder, monitor, patience
         self.best_value, self.best_epoch, self.epochs, self.stopped_early = -math.inf, 0, 0, False
+        self.best_loss, self.best_sha256 = math.inf, ""
+        self.stage, self.begun = 0, 0
+
+    def begin(self, stage: int) -> None:
+        """A stage begins, counted from 1: it has its own patience."""
+        self.stage, self.begun, self.stopped_early = stage, self.epochs, False
+
+    def restore(self, state: State) -> None:
+        """Stand where a checkpoint was written, inside its stage."""
+        self.best_value, self.best_epoch, self.epochs = state.best_value, state.best_epoch, state.epoch
+        self.best_loss, self.best_sha256 = state.best_loss, state.best_sha256
+        self.stage, self.begun, self.stopped_early = state.stage, state.begun, state.stopped_early
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Save, and decide whether to go on. A figure that is NaN is never the best."""
         self.epochs = epoch + 1
-        value = float((logs or {})[self._monitor])
+        value, loss = float((logs or {})[self._monitor]), float((logs or {})["val_loss"])
         save_model(self._served, self._folder / "last.keras")
-        if value > self.best_value:
-            self.best_value, self.best_epoch = value, self.epochs
+        if value > self.best_value or (value == self.best_value and loss < self.best_loss):
+            self.best_value, self.best_epoch, self.best_loss = value, self.epochs, loss
+            self.best_sha256 = weights_sha256(self._served)
             save_model(self._served, self._folder / "best.keras")
-        elif self._patience and self.epochs - self.best_epoch >= self._patience:
+        elif self._patience and self.epochs - max(self.best_epoch, self.begun) >= self._patience:
             self.stopped_early = True
             self.model.stop_training = True
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Write a ``.keras`` file, whole or not at all.
+    """Write a ``.keras`` file, whole or not at all. Layers that a stage froze are written as ones that learn.
 
     Raises:
         TrainingError: the disk is full or not writable.
     """
-    with _writing(path), whole_file(path) as temporary:
-        model.save(temporary)
+    frozen = [layer for layer in model.layers if not layer.trainable]
+    for layer in frozen:
+        layer.trainable = True
+    try:
+        with _writing(path), whole_file(path) as temporary:
+            model.save(temporary)
+    finally:
+        for layer in frozen:
+            layer.trainable = False
 
 
 @contextmanager
@@ -146,12 +146,61 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Add the epoch's figures."""
         self.rows.append({"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}})
+        self.write()
+
+    def restore(self, state: State) -> None:
+        """Take a checkpoint's rows; the file loses what was written after it."""
+        self.rows = [dict(row) for row in state.rows]
+        self.write()
+
+    def write(self) -> None:
+        """The rows so far, in place of what the file held."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         with _writing(self._path):
             write_text(self._path, text.getvalue())
+
+
+class Saver(keras.callbacks.Callback):
+    """Writes a checkpoint at each epoch's end; it stands last, so that what it says was done has been done.
+
+    Args:
+        served: the model whose variables are kept; the optimizer is that of the model that Keras fits.
+        folder: the run's ``checkpoints``.
+        keeper: knows stage, epoch and best model.
+        history: knows the rows.
+        identity: digests of what the run was started with, by name.
+
+    Raises:
+        TrainingError: at an epoch's end, when the disk is full or not writable. Earlier checkpoints stay.
+    """
+
+    def __init__(
+        self, served: Any, folder: Path, keeper: Keeper, history: History, identity: Mapping[str, str]
+    ) -> None:
+        super().__init__()
+        self._served, self._folder, self._identity = served, folder, identity
+        self._keeper, self._history = keeper, history
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write it."""
+        keeper = self._keeper
+        state = State(
+            epoch=keeper.epochs,
+            stage=keeper.stage,
+            begun=keeper.begun,
+            stopped_early=keeper.stopped_early,
+            best_value=keeper.best_value,
+            best_loss=keeper.best_loss,
+            best_epoch=keeper.best_epoch,
+            best_sha256=keeper.best_sha256,
+            rows=self._history.rows,
+            identity=self._identity,
+        )
+        with _writing(self._folder):
+            write(self._folder, state, model=self._served, optimizer=self.model.optimizer)
 
 
 class Board(keras.callbacks.TensorBoard):
@@ -200,19 +249,23 @@ class Board(keras.callbacks.TensorBoard):
 class Lines(keras.callbacks.Callback):
     """A bar for each epoch's pictures, and one line with its figures, its rate and the time left."""
 
-    def __init__(self, epochs: int, pictures: int, batch_size: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, epochs: int, pictures: int, batch_size: int, log: Callable[[str], None], *, monitor: str, called: str
+    ) -> None:
         super().__init__()
+        self._monitor, self._called = monitor, called
         self._epochs, self._pictures, self._batch_size, self._log = epochs, pictures, batch_size, log
         self._bar: Bar | None = None
         self._rate = 0.0
-        self._start = monotonic()
+        self._start, self._first = monotonic(), -1
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Start the clock."""
-        self._start = monotonic()
+        """Start the clock; a stage has its own, for its steps may take more or less time."""
+        self._start, self._first = monotonic(), -1
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Open the epoch's bar."""
+        self._first = epoch if self._first < 0 else self._first
         self._bar = Bar(f"epoch {epoch + 1}/{self._epochs}", self._pictures, final_line=False)
         self._bar.__enter__()
 
@@ -229,10 +282,10 @@ class Lines(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Say the epoch's figures."""
         logs = logs or {}
-        left = (monotonic() - self._start) / (epoch + 1) * (self._epochs - epoch - 1)
+        left = (monotonic() - self._start) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
         self._log(
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"val mean IoU {logs['val_mean_iou']:.4f}  {self._rate:.1f} pictures/s  at most {left:.0f} s left"
+            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  at most {left:.0f} s left"
         )
 
     def close(self) -> None:

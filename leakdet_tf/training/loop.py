@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,26 +11,36 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.schema import Stage, Train
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ModelError
+from leakdet_tf.core.errors import ModelError, did_you_mean
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
-from leakdet_tf.training.callbacks import Board, History, Interrupt, InterruptedTraining, Keeper, Lines, Watch
+from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Saver, Watch
+from leakdet_tf.training.checkpoint import Checkpoint
+from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
-from leakdet_tf.training.measure import Confusion, Measure
+from leakdet_tf.training.measure import Confusion, LabelCounts, Measure
 
-MONITOR = "val_mean_iou"
+ALL = "all"
+"""The group of every layer."""
+MONITORS = {"segment": ("val_mean_iou", "mean IoU"), "classify": ("val_mean_f1", "mean F1")}
+"""By task, the log key whose largest value is best, and what it is called."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended. ``epochs`` were completed; ``best_epoch`` is 0 when none was."""
+    """How training ended. ``epochs`` were completed; ``best_epoch`` is 0 when none was.
 
-    reason: Literal["finished", "early", "interrupted"]
+    ``interrupted`` is Ctrl-C; ``terminated`` is SIGTERM or SIGUSR1, also when it came in the last epoch's end.
+    ``best_sha256`` is of the weights in ``best.keras``.
+    """
+
+    reason: Literal["finished", "early", "interrupted", "terminated"]
     epochs: int
     best_epoch: int
     best_value: float
+    best_sha256: str
     rows: list[dict[str, float]]
 
 
@@ -78,23 +88,28 @@ def compiled(
     labelling: Labelling | None = None,
     pixels: Sequence[int] = (),
     total: int = 1,
-) -> tuple[Any, Confusion]:
-    """The model that Keras fits, compiled with Adam, the summed losses and a confusion matrix.
+) -> tuple[Any, Confusion | LabelCounts]:
+    """The model that Keras fits, compiled with Adam, the summed losses and the counts that figures are drawn from.
 
     Args:
         model: from a factory.
         contract: classes and head activation.
         settings: the experiment's ``[train]``.
         labelling: what the targets' labels mean; the classes alone when left out.
-        pixels: training pixels of each class, for ``class_weights = "pixels"``.
+        pixels: training pixels (or pictures) of each class, for ``class_weights``.
         total: steps over which the step size runs its course.
     """
     trained = logits_model(model)
     labelling = labelling or Labelling(len(contract.classes))
-    metric = Confusion(labelling)
-    scheme = Scheme(contract.activation, labelling, _class_weights(settings, labelling, pixels), settings.focal_gamma)
-    objective = Objective([resolve("loss", name) for name in settings.loss], scheme, settings.loss_weights)
-    optimizer = keras.optimizers.Adam(step_size(settings, total))
+    classify = contract.task == "classify"
+    metric = LabelCounts(labelling.classes, contract.activation) if classify else Confusion(labelling)
+    weights = _class_weights(settings, labelling, pixels)
+    scheme = Scheme(contract.activation, labelling, weights, settings.focal_gamma, settings.label_smoothing)
+    losses = [resolve("label_loss" if classify else "loss", name) for name in settings.losses(contract.task)]
+    objective = Objective(losses, scheme, settings.loss_weights)
+    optimizer = keras.optimizers.Adam(step_size(settings, total), weight_decay=settings.weight_decay or None)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
     trained.compile(optimizer=optimizer, loss=objective, metrics=[metric])
@@ -102,7 +117,7 @@ def compiled(
 
 
 def _class_weights(settings: Train, labelling: Labelling, pixels: Sequence[int]) -> npt.NDArray[np.float32]:
-    if settings.class_weights == "pixels":
+    if settings.class_weights in ("pixels", "pictures"):
         return balanced(pixels)
     if settings.class_weights == "none":
         return np.ones(labelling.classes, np.float32)
@@ -116,7 +131,7 @@ def train(
     contract: Contract,
     settings: Train,
     *,
-    training: Any,
+    training: Callable[[int, int], Any],
     validation: Any,
     pictures: int,
     steps: int,
@@ -124,57 +139,121 @@ def train(
     log: Callable[[str], None],
     labelling: Labelling | None = None,
     pixels: Sequence[int] = (),
+    identity: Mapping[str, str] | None = None,
+    start: Checkpoint | None = None,
 ) -> Outcome:
-    """Fit ``model`` in place; best and last models and the history are in ``folder`` after every epoch.
+    """Fit ``model`` in place, stage by stage; best and last models, history and a checkpoint are in ``folder`` after
+    every epoch.
+
+    From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit.
 
     Args:
         model: from a factory, with a layer named ``logits``.
         contract: class names and head activation.
         settings: the experiment's ``[train]``.
-        training: one stream of batches over all epochs.
+        training: from first and last epoch (from 0, the last left out) to one stream of their batches.
         validation: batches, read again after each epoch.
         pictures: training pictures an epoch.
         steps: training batches an epoch.
         folder: the run folder.
         log: takes one line an epoch.
         labelling: what the targets' labels mean; the classes alone when left out.
-        pixels: training pixels of each class.
+        pixels: training pixels (or pictures) of each class.
+        identity: digests of what the run was started with, by name, for its checkpoints.
+        start: the run's checkpoint to go on from.
 
     Raises:
-        TrainingError: the loss is not finite, or a model cannot be written. What earlier epochs wrote stays.
+        TrainingError: the loss is not finite, a model cannot be written, or ``start`` is of another model. What earlier
+            epochs wrote stays.
     """
-    trained, metric = compiled(
-        model, contract, settings, labelling=labelling, pixels=pixels, total=steps * settings.epochs
-    )
     interrupt = Interrupt()
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
-    keeper = Keeper(model, last.parent, monitor=MONITOR, patience=settings.patience)
+    monitor, called = MONITORS[contract.task]
+    keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience)
     history = History(folder / "history.csv")
-    lines = Lines(settings.epochs, pictures, settings.batch_size, log)
-    callbacks = [
-        Watch(interrupt, remedy),
-        Measure(metric, contract.class_names),
-        keeper,
-        history,
-        lines,
-        Board(folder / "tensorboard"),
-    ]
-    reason: Literal["finished", "early", "interrupted"] = "finished"
+    lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
+    saver = Saver(model, last.parent, keeper, history, dict(identity or {}))
+    lasting = [keeper, history, lines, Board(folder / "tensorboard"), saver]
+    stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
+    for stage in stages:
+        select(model, stage.train)
+    if start is not None:
+        start.restore(model)
+        keeper.restore(start.state)
+        history.restore(start.state)
+    interrupted = False
     with interrupt.listening():
         try:
-            trained.fit(
-                training,
-                validation_data=validation,
-                epochs=settings.epochs,
-                steps_per_epoch=steps,
-                callbacks=callbacks,
-                shuffle=False,  # the stream is shuffled already
-                verbose=0,
-            )
-            reason = "early" if keeper.stopped_early else "finished"
+            for number, stage in enumerate(stages, start=1):
+                within = number == keeper.stage  # of the checkpoint
+                if number < keeper.stage or (within and _is_over(keeper, stage)):
+                    continue
+                learning = select(model, stage.train)
+                if settings.stage:
+                    log(f"stage {number} of {len(stages)}: {', '.join(stage.train)} ({learning:,} weights) learn")
+                trained, metric = compiled(
+                    model,
+                    contract,
+                    _of_stage(settings, stage),
+                    labelling=labelling,
+                    pixels=pixels,
+                    total=steps * stage.epochs,
+                )
+                if within and start is not None:
+                    start.restore(model, trained.optimizer)
+                else:
+                    keeper.begin(number)
+                first, end = keeper.epochs, keeper.begun + stage.epochs
+                trained.fit(
+                    training(first, end),
+                    validation_data=validation,
+                    initial_epoch=first,
+                    epochs=end,
+                    steps_per_epoch=steps,
+                    callbacks=[Watch(interrupt, remedy), Measure(metric, contract.class_names), *lasting],
+                    shuffle=False,  # the stream is shuffled already
+                    verbose=0,
+                )
         except InterruptedTraining:
-            reason = "interrupted"
+            interrupted = True
         finally:
             lines.close()
-    return Outcome(reason, keeper.epochs, keeper.best_epoch, keeper.best_value, history.rows)
+            select(model, [ALL])
+    reason: Literal["finished", "early", "interrupted", "terminated"] = "early" if keeper.stopped_early else "finished"
+    if interrupted or interrupt.terminated:
+        reason = "terminated" if interrupt.terminated else "interrupted"
+    return Outcome(reason, keeper.epochs, keeper.best_epoch, keeper.best_value, keeper.best_sha256, history.rows)
+
+
+def _is_over(keeper: Keeper, stage: Stage) -> bool:
+    return keeper.stopped_early or keeper.epochs - keeper.begun >= stage.epochs
+
+
+def _of_stage(settings: Train, stage: Stage) -> Train:
+    own = {key: value for key in ("learning_rate", "warmup") if (value := getattr(stage, key)) is not None}
+    return settings.model_copy(update=own)
+
+
+def select(model: Any, groups: Sequence[str]) -> int:
+    """Let the layers of some groups learn and freeze all others, batch-norm statistics too; how many weights learn.
+
+    A layer belongs to a group when its name is the group's, or begins with it and an underscore; ``all`` has every one.
+
+    Raises:
+        ModelError: a group has no layer.
+    """
+    layers = [layer for layer in model.layers if layer.weights]
+    for group in groups:
+        if group != ALL and not any(_belongs(layer.name, group) for layer in layers):
+            known = sorted({layer.name.split("_")[0] for layer in layers} | {ALL})
+            raise ModelError(
+                f"train.stage: model '{model.name}' has no layers '{group}'", remedy=did_you_mean(group, known)
+            )
+    for layer in layers:
+        layer.trainable = any(group == ALL or _belongs(layer.name, group) for group in groups)
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def _belongs(name: str, group: str) -> bool:
+    return name == group or name.startswith(f"{group}_")

@@ -39,12 +39,14 @@ class Scheme:
         labelling: the labels that targets are made of.
         weights: float32 (C,), how much each class counts; a set counts as the mean of its classes.
         gamma: exponent of the focal loss.
+        smoothing: share of a label's certainty that is spread over all classes; of whole pictures' labels only.
     """
 
     activation: str
     labelling: Labelling
     weights: npt.NDArray[np.float32]
     gamma: float = 2.0
+    smoothing: float = 0.0
     members: npt.NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ def _focal(targets: Tensor, logits: Tensor, scheme: Scheme, gamma: float) -> Ten
         else:
             total = ops.sum(probabilities(logits, scheme.activation) * allowed, axis=-1)
             logs = ops.log(ops.clip(total, _TINY, 1.0))
-        losses = _damped(-logs, gamma)
+        losses = damped(-logs, gamma)
     pixels = ops.matmul(hot, scheme.label_weights[:, None])[..., 0]
     losses = ops.where(pixels > 0, losses, 0.0) * pixels
     return ops.sum(losses, axis=(1, 2)) / ops.maximum(ops.sum(pixels, axis=(1, 2)), _TINY)
@@ -88,18 +90,18 @@ def _focal(targets: Tensor, logits: Tensor, scheme: Scheme, gamma: float) -> Ten
 def _binary(logits: Tensor, allowed: Tensor, gamma: float) -> Tensor:
     # Mean of the events: each class that is not allowed is absent, and one of the allowed is there.
     absent = ops.softplus(logits)  # -log(1 - p)
-    outside = ops.sum((1.0 - allowed) * _damped(absent, gamma), axis=-1)
+    outside = ops.sum((1.0 - allowed) * damped(absent, gamma), axis=-1)
     count = ops.sum(allowed, axis=-1)
     one = ops.sum(allowed * ops.softplus(-logits), axis=-1)  # -log p of a single class
     none = ops.sum(allowed * absent, axis=-1)  # -log(1 - p) of the set
     faint = -ops.logsumexp(ops.where(allowed > 0, -ops.softplus(-logits), _FAR), axis=-1)
     several = ops.where(none > _FAINT, -ops.log(-ops.expm1(-ops.maximum(none, _FAINT))), faint)
-    there = _damped(ops.where(count > 1, several, one), gamma)
+    there = damped(ops.where(count > 1, several, one), gamma)
     return (outside + there) / (logits.shape[-1] - count + 1.0)
 
 
-def _damped(losses: Tensor, gamma: float) -> Tensor:
-    # -log p → (1 - p)^gamma * -log p; 1 - p = -expm1(log p), kept above zero where a power's slope is infinite.
+def damped(losses: Tensor, gamma: float) -> Tensor:
+    """-log p → (1 - p)^gamma * -log p; 1 - p = -expm1(log p), kept above zero where a power's slope is infinite."""
     if gamma == 0:
         return losses
     return ops.power(ops.maximum(-ops.expm1(-losses), _TINY), gamma) * losses
@@ -160,14 +162,14 @@ def label_probabilities(logits: Tensor, scheme: Scheme) -> Tensor:
 
 
 def balanced(pixels: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Class weights float32 (C,) by one over the square root of each class's pixel count; their mean is 1.
+    """Class weights float32 (C,) by one over the square root of each class's pixels, or pictures; their mean is 1.
 
     Raises:
-        ModelError: a class has no pixels.
+        ModelError: a class has none.
     """
     if not all(pixels):
         raise ModelError(
-            "train.class_weights = 'pixels': a class has no pixels in the training masks",
+            "train.class_weights: a class has no pixels, or pictures, to train on that it could be weighed by",
             remedy="give a list of weights, or pictures that hold the class",
         )
     weights = 1.0 / np.sqrt(np.asarray(pixels, np.float64))
@@ -185,7 +187,7 @@ class Objective(keras.losses.Loss):
         self._factors = list(factors) or [1.0] * len(self._parts)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Targets (B, h, w) and logits (B, h, w, C) → float32 (B,).
+        """Targets (B, h, w) and logits (B, h, w, C), or both (B, C) → float32 (B,).
 
         Raises:
             ModelError: a part does not give one value a picture; adding others up would broadcast in silence.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from leakdet_tf.core.confusion import Counts, ratios
+from leakdet_tf.core.confusion import Counts, label_ratios, ratios
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 
@@ -48,11 +49,54 @@ class Confusion(keras.metrics.Metric):
         counts: Counts = (high * _LIMB + low).reshape(self.labelling.count, self.labelling.classes)
         return counts
 
+    def figures(self, classes: tuple[str, ...]) -> dict[str, float]:
+        """``core``'s ratios so far: mean IoU, and IoU of each label."""
+        found = ratios(self.counts(), self.labelling.members)
+        each = zip(self.labelling.names(classes), found["iou"], strict=True)
+        return {"mean_iou": float(found["mean_iou"]), **{f"iou_{name}": float(value) for name, value in each}}
+
+
+class LabelCounts(keras.metrics.Metric):
+    """Pictures by what is on them and what was answered, for classifiers: exact below 2^31 pictures."""
+
+    def __init__(self, classes: int, activation: str, name: str = "pictures") -> None:
+        super().__init__(name=name)
+        self._activation = activation
+        make = functools.partial(self.add_variable, initializer="zeros", dtype="int32")
+        self._each = make((3, classes), name="each")  # hits, answered, present
+        self._whole = make((2,), name="whole")  # right, total
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any = None) -> None:
+        """Count a batch: targets (B, C) with rows of IGNORE, logits (B, C). Weights do not apply to counts."""
+        targets = ops.cast(y_true, "int32")
+        counted = ops.cast(ops.not_equal(targets, IGNORE), "int32")
+        truth = targets * counted
+        if self._activation == "sigmoid":
+            answer = ops.cast(y_pred >= 0, "int32")  # a probability of one half
+        else:
+            answer = ops.one_hot(ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="int32")
+        answer = answer * counted
+        each = ops.stack([ops.sum(part, axis=0) for part in (truth * answer, answer, truth)])
+        right = ops.cast(ops.all(ops.equal(truth, answer), axis=-1), "int32") * counted[:, 0]
+        self._each.assign(self._each + each)
+        self._whole.assign(self._whole + ops.stack([ops.sum(right), ops.sum(counted[:, 0])]))
+
+    def result(self) -> Tensor:
+        """Pictures counted so far, for Keras's own display."""
+        return ops.cast(self._whole[1], "float32")
+
+    def figures(self, classes: tuple[str, ...]) -> dict[str, float]:
+        """``core``'s ratios so far: accuracy, mean F1, and F1 of each class."""
+        each, whole = ops.convert_to_numpy(self._each), ops.convert_to_numpy(self._whole)
+        found = label_ratios(each[0], each[1], each[2], whole[0], whole[1])
+        figures = {name: float(found[name]) for name in ("accuracy", "mean_f1")}
+        return figures | {f"f1_{name}": float(value) for name, value in zip(classes, found["f1"], strict=True)}
+
 
 class Measure(keras.callbacks.Callback):
-    """Replaces the pixel count in Keras's logs by ``core``'s ratios: mean IoU, and IoU of each class."""
+    """Replaces the count in Keras's logs by ``core``'s ratios: the metric's ``figures``."""
 
-    def __init__(self, metric: Confusion, classes: tuple[str, ...]) -> None:
+    def __init__(self, metric: Confusion | LabelCounts, classes: tuple[str, ...]) -> None:
         super().__init__()
         self._metric = metric
         self._classes = classes
@@ -70,8 +114,4 @@ class Measure(keras.callbacks.Callback):
             logs |= self._training | self._figures("val_")
 
     def _figures(self, prefix: str) -> dict[str, float]:
-        found = ratios(self._metric.counts(), self._metric.labelling.members)
-        names = self._metric.labelling.names(self._classes)
-        figures = {f"{prefix}mean_iou": float(found["mean_iou"])}
-        figures |= {f"{prefix}iou_{name}": float(v) for name, v in zip(names, found["iou"], strict=True)}
-        return figures
+        return {f"{prefix}{key}": value for key, value in self._metric.figures(self._classes).items()}

@@ -68,8 +68,15 @@ class Job:
     def contract(self) -> Contract:
         return Contract("segment", {"image": ImageSpec(SIZE, SIZE, 1)}, classes_of(["background", "disc"]))
 
-    def stream(self, epochs: int, batch_size: int = 4) -> Any:
-        return training(self.train_cache, batch_size=batch_size, seed=3, settings=Augment(), epochs=epochs)
+    def stream(self, epochs: int, batch_size: int = 4, first_epoch: int = 0) -> Any:
+        return training(
+            self.train_cache,
+            batch_size=batch_size,
+            seed=3,
+            settings=Augment(),
+            epochs=epochs,
+            first_epoch=first_epoch,
+        )
 
     def run(self, **keys: Any) -> Outcome:
         settings = Train.model_validate({"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "patience": 0} | keys)
@@ -77,7 +84,7 @@ class Job:
             self.model,
             self.contract,
             settings,
-            training=self.change_stream(self.stream(settings.epochs, settings.batch_size)),
+            training=lambda first, end: self.change_stream(self.stream(end, settings.batch_size, first)),
             validation=plain(self.val_cache, batch_size=settings.batch_size),
             pictures=len(self.train_cache),
             steps=steps(len(self.train_cache), settings.batch_size),

@@ -1,0 +1,219 @@
+"""Checkpoints: all that training needs to go on after an epoch as if it had never stopped.
+
+``checkpoints/epoch-0007/`` holds ``weights.npz`` and ``optimizer.npz`` (plain arrays, no pickle), ``state.json`` and
+``SHA256SUMS`` over the three. It is written beside its place, flushed and renamed, so it is there whole or not at all.
+The order of pictures and every random change follow from (seed, epoch, index) and need no place in it; a dropout
+layer's random state is among the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from leakdet_tf.core.errors import TrainingError
+from leakdet_tf.core.files import sha256_file, sync_folder
+
+FORMAT = 1
+KEPT = 2
+"""How many of the newest checkpoints stay."""
+SUMS = "SHA256SUMS"
+_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.npz", "optimizer.npz"
+_FILES = (_STATE, _WEIGHTS, _OPTIMIZER)
+_NAME = re.compile(r"epoch-\d{4,}")
+_COUNTED = re.compile(r"_\d+(?=[_/]|$)")
+Arrays = list[npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where training stands after an epoch.
+
+    ``epoch``: epochs completed, of all stages. ``stage``: number of the stage from 1; ``begun``: epochs before it, so
+    that ``epoch - begun`` are within it; ``stopped_early``: its patience ended. ``best_value``, ``best_loss``,
+    ``best_epoch`` and ``best_sha256`` (of the weights in ``best.keras``) are :class:`~.callbacks.Keeper`'s. ``rows``:
+    those of ``history.csv``. ``identity``: digests of what the run was started with, by name.
+    """
+
+    epoch: int
+    stage: int
+    begun: int
+    stopped_early: bool
+    best_value: float
+    best_loss: float
+    best_epoch: int
+    best_sha256: str
+    rows: Sequence[Mapping[str, float]]
+    identity: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint that was read and whose digests are right: what training continues from."""
+
+    folder: Path
+    state: State
+    weights: Arrays
+    optimizer: Arrays
+    names: Mapping[str, Sequence[str]]
+
+    def restore(self, model: Any, optimizer: Any = None) -> None:
+        """Put the weights into the served model and, if given, the variables into the optimizer.
+
+        Raises:
+            TrainingError: they are not of the same number, names, shapes and dtypes.
+        """
+        pairs = [(self.weights, model.variables, _WEIGHTS)]
+        if optimizer is not None:
+            pairs.append((self.optimizer, optimizer.variables, _OPTIMIZER))
+        for arrays, variables, file in pairs:
+            if [_kind(v) for v in variables] != [str(n) for n in self.names[file]]:
+                raise TrainingError(
+                    f"{self.folder / file}: is of another model or optimizer than the experiment's",
+                    remedy="resume with the version of the code that the run began with, or train anew",
+                )
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
+
+
+def write(folder: Path, state: State, *, model: Any, optimizer: Any) -> Path:
+    """Write ``folder/epoch-NNNN``, whole or not at all, and remove all but the :data:`KEPT` newest.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        state: where training stands.
+        model: the served model; all its variables are kept, a layer's random state too.
+        optimizer: the one that trains it, with its count of steps.
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints stay.
+    """
+    place = folder / f"epoch-{state.epoch:04d}"
+    building = folder / f".{place.name}.{os.getpid()}"
+    try:
+        building.mkdir(parents=True)
+        names = {}
+        for file, variables in ((_WEIGHTS, model.variables), (_OPTIMIZER, optimizer.variables)):
+            arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+            np.savez(building / file, **arrays)
+            names[file] = [_kind(v) for v in variables]
+        said = {"format": FORMAT, "names": names, **vars(state), "rows": [_plain(row) for row in state.rows]}
+        (building / _STATE).write_text(json.dumps(_plain(said), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (building / SUMS).write_text(_sums(building), encoding="ascii")
+        for file in (*_FILES, SUMS):
+            with (building / file).open("rb+") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(building)
+        _discard(place)  # one of the same epoch that was damaged
+        building.rename(place)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for old in found(folder)[KEPT:]:
+        _discard(old)
+    return place
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a run's ``checkpoints``, newest first, whatever their condition."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+        reverse=True,
+    )
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half written or half removed, here and in the run's folder above.
+
+    Nobody else may be at work in the run.
+    """
+    for path in folder.glob(".epoch-*"):
+        shutil.rmtree(path)
+    for path in (*folder.glob(".[0-9]*.*"), *folder.parent.glob(".[0-9]*.*")):
+        path.unlink()
+
+
+def newest(folder: Path, *, log: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest checkpoint whose digests are right; None when there are none at all.
+
+    Every byte is hashed before any parser sees it. Those that are passed over are named through ``log``.
+
+    Raises:
+        TrainingError: there are some, but all are damaged, or one is of another version of the format.
+    """
+    faults = []
+    for place in found(folder):
+        fault = _fault(place)
+        if not fault:
+            return _read(place)
+        faults.append(f"{place.name}: {fault}")
+        log(f"checkpoint {faults[-1]}; passed over")
+    if faults:
+        raise TrainingError(
+            f"{folder}: no checkpoint can be used ({'; '.join(faults)})",
+            remedy="restore one from a copy, or train anew in a new run",
+        )
+    return None
+
+
+def _fault(place: Path) -> str:
+    # What is wrong with a checkpoint's files, or nothing.
+    try:
+        if (place / SUMS).read_bytes() == _sums(place).encode():
+            return ""
+        listed = (place / SUMS).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError as error:
+        return f"{Path(str(error.filename)).name} cannot be read ({error.strerror})"
+    changed = [file for file in _FILES if f"{sha256_file(place / file)}  {file}" not in listed]
+    return f"{' and '.join(changed) or 'a file'} not as {SUMS} says"
+
+
+def _sums(place: Path) -> str:
+    return "".join(f"{sha256_file(place / file)}  {file}\n" for file in _FILES)
+
+
+def _read(place: Path) -> Checkpoint:
+    said = json.loads((place / _STATE).read_text(encoding="utf-8"))
+    if said.pop("format") != FORMAT:
+        raise TrainingError(f"{place}: is of another format", remedy=f"this version reads format {FORMAT}")
+    names = said.pop("names")
+    for key in ("best_value", "best_loss"):
+        said[key] = float(said[key])
+    rows = [{key: float(v) if isinstance(v, str) else v for key, v in row.items()} for row in said.pop("rows")]
+    arrays = []
+    for file in (_WEIGHTS, _OPTIMIZER):
+        with np.load(place / file, allow_pickle=False) as archive:
+            arrays.append([archive[key] for key in sorted(archive.files)])
+    return Checkpoint(place, State(**said, rows=rows), arrays[0], arrays[1], names)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    # NaN and infinity are no JSON: they stand as text.
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _kind(variable: Any) -> str:
+    # Keras counts layers without a name over a whole process: the counts say nothing.
+    return f"{_COUNTED.sub('', variable.path)} {tuple(variable.shape)} {np.dtype(variable.dtype).name}"
+
+
+def _discard(place: Path) -> None:
+    # Renamed first: what is half removed must not look like a damaged checkpoint.
+    if place.exists():
+        away = place.with_name(f".{place.name}.{os.getpid()}.old")
+        place.rename(away)
+        shutil.rmtree(away)
