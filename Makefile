@@ -1,4 +1,4 @@
-# make fit · make test · make check · make docs · make test-slow · make bench
+# make fit · make test · make check · make docs · make test-slow · make test-diffusion · make bench
 # Every target builds the environment it needs, from the lock of this Python, once.
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: fit test test-slow check docs bench lock clean
+.PHONY: fit test test-slow test-diffusion check docs bench lock clean
 
 fit: $(VENV)/train.stamp
 	$(BIN)/leakdet-tf fit experiments/gas_unet.toml $(ARGS)
@@ -17,6 +17,16 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# torch and diffusers are large: an environment of their own.
+test-diffusion: $(VENV)-diffusion/stamp
+	$(VENV)-diffusion/bin/python -m pytest -m "slow or not slow" tests/config/test_diffusion.py tests/synth/test_repaint.py \
+	  tests/synth/test_diffusion.py tests/jobs/test_diffuse_job.py $(ARGS)
+
+$(VENV)-diffusion/stamp: $(LOCK) setup.cfg pyproject.toml
+	test -x $(VENV)-diffusion/bin/python || $(PYTHON) -m venv $(VENV)-diffusion
+	$(VENV)-diffusion/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) 'torch==2.13.0' -e '.[diffusion]' pytest
+	touch $@
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -54,4 +64,4 @@ lock:
 	uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 -o constraints/py310.txt setup.cfg
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-diffusion build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -8,10 +8,11 @@ from leakdet_tf.cli import Table
 
 COMMANDS = {
     "check": ("leakdet_tf.cli.data_check:command", "Look for what spoils training or its figures."),
+    "split": ("leakdet_tf.cli.data_split:command", "Write down how [data.split] divides a folder."),
     "show": ("leakdet_tf.cli.data_show:command", "Draw samples before and after augmentation."),
 }
 
 
 @click.group("data", cls=Table, table=COMMANDS)
 def command() -> None:
-    """Check pictures and masks; show what augmentation does to them."""
+    """Check pictures and truth, divide them, show augmentation."""

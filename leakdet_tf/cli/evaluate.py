@@ -4,35 +4,52 @@ from __future__ import annotations
 
 import click
 
-from leakdet_tf.cli.options import model, overrides
+from leakdet_tf.cli.options import overrides
 
 
 @click.command("evaluate")
-@model
-@click.option("--data", metavar="DIR", help="Pictures and masks to measure on, instead of the experiment's.")
+@click.argument("models", nargs=-1, required=True, metavar="RUN_OR_BUNDLE...")
+@click.option("--data", metavar="DIR", help="Pictures and truth to measure on, instead of the experiment's.")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--source", metavar="NAME", help="Of several sources the one to measure on, or that --data is like.")
 @click.option("--experiment", metavar="FILE", help="Experiment file for a bundle that was carried away from its run.")
 @click.option("--out", metavar="DIR", help="Where to write; by default inside the run.")
+@click.option("--matrix", is_flag=True, help="Classifiers: every model on every model's test split.")
+@click.option(
+    "--test", "tests", multiple=True, metavar="NAME=PLACE", help="A further test set of --matrix: FILE or DIR."
+)
+@click.option("--strangers", multiple=True, metavar="NAME=DIR", help="Pictures of no class, for --matrix.")
 @overrides
 def command(
-    model: str,
+    models: tuple[str, ...],
     data: str | None,
     split: str,
     source: str | None,
     experiment: str | None,
     out: str | None,
     overrides: tuple[str, ...],
+    matrix: bool,
+    tests: tuple[str, ...],
+    strangers: tuple[str, ...],
 ) -> None:
-    """Measure a run or a bundle on pictures with masks.
+    """Measure a run or a bundle on pictures with masks or labels.
 
-    Writes metrics.json, report.png and worst.png. Keras models and exported files are measured by the same code, at
-    the pictures' own size, with bootstrap intervals over pictures.
+    Writes metrics.json, what was answered, and figures. Keras models and exported files are measured by the same
+    code, at the pictures' own size, with bootstrap intervals over pictures or the groups they belong to. --matrix
+    takes several classifiers and writes matrix.json, matrix.md and matrix.png.
     """
+    if matrix:
+        from leakdet_tf.jobs.matrix import matrix as across
+
+        files = across(models, tests=tests, strangers=strangers, out=out or "matrix", log=click.echo)[1]
+        click.echo("written: " + ", ".join(map(str, files)))
+        return
+    if len(models) > 1 or tests or strangers:
+        raise click.UsageError("several models, --test and --strangers belong to --matrix")
     from leakdet_tf.jobs.evaluate import evaluate
 
     done = evaluate(
-        model,
+        models[0],
         data=data,
         split=split,
         source=source,

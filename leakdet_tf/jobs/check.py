@@ -21,7 +21,8 @@ from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data import check as room
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.check import Checked, Decoded
-from leakdet_tf.data.readers import Item, find_splits
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
 from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.data import render_if_absent
@@ -191,7 +192,8 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
     names = [*checked.labelling.names(tuple(experiment.task.classes)), "ignore"]
     weights = {source.name: source.weight for source in experiment.data.sources}
     width = max(6, *map(len, weights))
-    lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  share of pixels"]
+    what = "pictures" if experiment.task.kind == "classify" else "pixels"
+    lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  share of {what}"]
     for split, items in checked.parts.items():
         total = sum(weights[item.source] for item in items)
         for source, weight in weights.items():

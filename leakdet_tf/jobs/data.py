@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec, Labels
 from leakdet_tf.core.records import IGNORE, Sample
+from leakdet_tf.core.tasks import TASKS
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.readers import Item, label_tables, labelling_of, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import labelling_of, read, truth_tables
 from leakdet_tf.synth.request import Request
 from leakdet_tf.training.progress import track
 
@@ -69,7 +69,7 @@ def render(root: Path, request: Request, *, workers: int | None = None, foreign:
 def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: Contract) -> dict[str, Cache]:
     """Every split decoded, with a bar each."""
     caches: dict[str, Cache] = {}
-    tables = label_tables(experiment.data, experiment.task.classes)
+    tables = truth_tables(experiment.data, experiment.task.classes)
     for name, items in parts.items():
         if not items:
             raise DataError(
@@ -83,7 +83,7 @@ def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: C
 
 def samples(experiment: Experiment, items: Sequence[Item]) -> Iterable[Sample]:
     """Items decoded one by one, at their own size."""
-    tables = label_tables(experiment.data, experiment.task.classes)
+    tables = truth_tables(experiment.data, experiment.task.classes)
     for item in items:
         yield read(item, tables[item.source]).sample
 
@@ -95,12 +95,13 @@ def often(experiment: Experiment, items: Sequence[Item]) -> list[float]:
 
 
 def contributions(experiment: Experiment, items: Sequence[Item], targets: Labels) -> dict[str, dict[str, Any]]:
-    """What each source gives to training: pictures, share of an epoch, and pixels (at the model's size) by label.
+    """What each source gives to training: pictures, share of an epoch, and pixels (at the model's size) by label, or,
+    to classify, pictures.
 
     Args:
         experiment: for sources and classes.
         items: the training split.
-        targets: its labels, uint8 (N, h, w).
+        targets: the task's, for segmentation uint8 (N, h, w), for classification uint8 (N, C).
     """
     labelling = labelling_of(experiment.data, experiment.task.classes)
     names = [*labelling.names(tuple(experiment.task.classes)), "ignore"]
@@ -108,7 +109,7 @@ def contributions(experiment: Experiment, items: Sequence[Item], targets: Labels
     found = {}
     for source in experiment.data.sources:
         chosen = [i for i, item in enumerate(items) if item.source == source.name]
-        pixels = np.bincount(targets[chosen].ravel(), minlength=256)
+        pixels = TASKS[experiment.task.kind].amounts(targets[chosen])
         counts = [*pixels[: labelling.count], pixels[IGNORE]]
         found[source.name] = {
             "pictures": len(chosen),

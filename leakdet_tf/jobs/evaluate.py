@@ -16,7 +16,8 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.data.readers import Item, find_items, find_splits, label_tables, labelling_of, read
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import Log, Opened, open_model
@@ -80,6 +81,18 @@ def write_report(
 ) -> Evaluated:
     """Measure an open model on items and write the report into ``folder``."""
     predictor = opened.predictor
+    about = {
+        "kind": opened.kind,
+        "weights_sha256": predictor.contract.weights_sha256,
+        "experiment": settings.name,
+        "data": root,
+        "split": split,
+        "ids_sha256": sha256_bytes("\n".join(item.id for item in items).encode()),
+    }
+    if settings.task.kind == "classify":
+        from leakdet_tf.jobs.classify import write_class_report
+
+        return Evaluated(*write_class_report(opened, settings, items, about, folder=folder, log=log))
     work = track(samples(settings, items), f"evaluating {opened.kind}", len(items))
     labelling = labelling_of(settings.data, settings.task.classes)
     measured = measure(
@@ -90,14 +103,6 @@ def write_report(
         labelling=labelling,
         sources=[item.source for item in items],
     )
-    about = {
-        "kind": opened.kind,
-        "weights_sha256": predictor.contract.weights_sha256,
-        "experiment": settings.name,
-        "data": root,
-        "split": split,
-        "ids_sha256": sha256_bytes("\n".join(measured.ids).encode()),
-    }
     found = report(measured, predictor, settings.evaluate, about)
     files = [folder / "metrics.json", folder / COUNTS, folder / "report.png"]
     write_json(files[0], found)
@@ -107,7 +112,7 @@ def write_report(
     for name, part in found.get("detection", {}).items():
         files.append(folder / f"detection-{name}.png")
         save(detection.draw(part), files[-1])
-    tables = label_tables(settings.data, settings.task.classes)
+    tables = truth_tables(settings.data, settings.task.classes)
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
         shown = [read(item, tables[item.source]).sample for item in chosen]
         answers = [predictor.predict(sample.images) for sample in shown]

@@ -9,8 +9,8 @@ from typing import Any
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import LeakdetError
-from leakdet_tf.data.readers import Item
-from leakdet_tf.export.bundle import Exported, make_bundle
+from leakdet_tf.data.items import Item
+from leakdet_tf.export.bundle import UNITS, Exported, make_bundle
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
@@ -50,8 +50,9 @@ def write_bundles(
         )
         parity = made.parity
         log(
-            f"{name}: {made.model_bytes / 1e6:.1f} MB; {parity.changed} of {parity.decisions} validation pixels "
-            f"decided otherwise (limit {settings.export.max_changed:g}), outputs within {parity.max_difference:.1e}"
+            f"{name}: {made.model_bytes / 1e6:.1f} MB; {parity.changed} of {parity.decisions} validation "
+            f"{UNITS[settings.task.kind]} decided otherwise (limit {settings.export.max_changed:g}), "
+            f"outputs within {parity.max_difference:.1e}"
         )
         done.append(made)
     return done

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
+from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import dump, load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.files import sync_folder, whole_file, write_bytes, write_json, write_text
+from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.readers import Item, find_splits, labelling_of
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import find_splits, labelling_of
 from leakdet_tf.data.splits import save_manifest
 from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
@@ -24,32 +27,76 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
 from leakdet_tf.jobs.quiet import start_tensorflow
+from leakdet_tf.jobs.resume import (
+    DATA,
+    ENVIRONMENT,
+    find_run,
+    identity,
+    is_finished,
+    locked,
+    mark_finished,
+    same_data,
+    same_experiment,
+    same_identity,
+    tell_versions,
+)
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
-from leakdet_tf.jobs.start import warm_start
+from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
+from leakdet_tf.training.interrupt import leaving_at_once
 
-_EXAMPLES = 6
+_EXAMPLES = {"segment": 6, "classify": 24}
+"""Validation pictures that are drawn, by task."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A run: its folder, whether it ran to its end, and its bundles."""
+    """A run: its folder, whether Ctrl-C or SIGTERM ended it, and its bundles."""
 
     folder: Path
     interrupted: bool
     bundles: list[Path]
+    terminated: bool = False
 
 
-def fit(path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = False) -> Fitted:
+def fit(
+    path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = False, resume: str | None = None
+) -> Fitted:
     """Do everything that an experiment file asks for.
 
-    With ``quarantine``, files that are at fault are left out and listed in the run's ``quarantine.csv``.
+    With ``quarantine``, files that are at fault are left out and listed in the run's ``quarantine.csv``. With
+    ``resume``, a run or a folder of runs, it goes on in an unfinished run after its newest checkpoint that is whole;
+    what was trained after it, less than an epoch, is repeated. On SIGTERM or SIGUSR1 training ends after its step;
+    a second one, and one at any other time, leaves at once.
 
     Raises:
         LeakdetError: one of its kinds, naming the file or key and the remedy. What was written before stays.
+        SystemExit: with status 75, by SIGTERM or SIGUSR1 outside of training: what is there can be resumed.
     """
     experiment = load(path, overrides)
+    folder = None if resume is None else find_run(resume)
+    if folder is not None and is_finished(folder):
+        echo(f"{folder}: finished already, nothing is left to do")
+        return Fitted(folder, False, sorted(path.parent for path in folder.glob(f"export/*/{CONTRACT}")))
+    with ExitStack() as held:
+        held.enter_context(leaving_at_once())
+        if folder is not None:
+            held.enter_context(locked(folder))
+            same_experiment(folder, experiment)
+        try:
+            done = _fit(experiment, folder, quarantine, echo, held)
+        except SystemExit:
+            echo("terminated at once; a run that has its folder can be resumed")
+            raise
+        if done.terminated:
+            how = f"{program()} fit {shlex.join([path, *(part for one in overrides for part in ('--set', one))])}"
+            echo(f"  {how} --resume {shlex.quote(str(done.folder))}")
+        return done
+
+
+def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     start_tensorflow()
     from leakdet_tf.models.build import activation_of, build
+    from leakdet_tf.training.checkpoint import clean, newest
 
     classes = len(experiment.task.classes)
     model = build(
@@ -58,10 +105,18 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = Fa
         inputs=specs(experiment),
         classes=classes,
         seed=experiment.seed,
+        task=experiment.task.kind,
     )
     contract = contract_of(experiment, activation_of(model))
     told: list[str] = []  # for the log, once there is a run folder
-    start = warm_start(model, experiment.model.weights, log=told.append) if experiment.model.weights else None
+    resumed, checkpoint = folder is not None, None
+    if folder is not None:
+        clean(folder / "checkpoints")
+        checkpoint = newest(folder / "checkpoints", log=told.append)
+        quarantine = quarantine or (folder / QUARANTINE).is_file()
+    warm = bool(experiment.model.weights) and checkpoint is None
+    start = warm_start(model, experiment.model.weights, log=told.append) if warm else None
+    begun = {"run": start, "encoder": encoder_weights(model, log=told.append)} if checkpoint is None else {}
     render_if_absent(experiment)
     with TemporaryDirectory() as scratch:
         left_out = Path(scratch) / QUARANTINE
@@ -72,7 +127,10 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = Fa
         caches = decode_all(experiment, parts, contract)
         refuse_leaks(experiment, parts, caches, log=told.append)
 
-        folder = create_run(experiment.runs, experiment.name)
+        if folder is None:
+            folder = create_run(experiment.runs, experiment.name)
+            held.enter_context(locked(folder))
+        same_data(folder, caches)
         log = logger(folder / "log.txt", echo)
         log(f"run folder: {folder}")
         for line in told:
@@ -80,22 +138,36 @@ def fit(path: str, overrides: Sequence[str], *, echo: Log, quarantine: bool = Fa
         if quarantine:
             write_bytes(folder / QUARANTINE, left_out.read_bytes())
     given = {name: contributions(experiment, parts[name], cache.targets) for name, cache in caches.items()}
-    _write_inputs(folder, experiment, contract, parts, caches, given)
-    if start is not None:
-        write_json(folder / "start.json", start)
+    if not (folder / CONTRACT).is_file():  # the last of them
+        _write_inputs(folder, experiment, contract, parts, caches, given)
+    if any(begun.values()):
+        write_json(folder / "start.json", {key: value for key, value in begun.items() if value})
     if experiment.data.source:
         _tell_sources(given["train"], log)
-    outcome = _train(model, contract, experiment, parts["train"], caches, folder, log)
+    if checkpoint is not None:
+        same_identity(folder, checkpoint.state.identity, identity(folder, caches))
+        tell_versions(folder, log)
+        log(f"resumed from checkpoint {checkpoint.folder.name}: {checkpoint.state.epoch} epochs are done")
+    elif resumed:
+        log("resumed: there is no checkpoint yet, training begins anew in this folder")
+    if checkpoint is None:
+        settle(model, caches["train"], log=log)
+    outcome = _train(model, contract, experiment, parts["train"], caches, folder, log, checkpoint)
+    if outcome.reason == "terminated":
+        log(f"terminated after {outcome.epochs} epochs, which are kept; steps after them will be repeated. Go on with:")
+        return Fitted(folder, False, [], terminated=True)
     if not outcome.epochs and outcome.reason == "interrupted":
         log("interrupted before the first epoch was complete: the weights so far are kept")
-    opened = _finish(folder, contract, model, outcome.best_epoch)
+    opened = _finish(folder, contract, model, outcome)
     _draw(folder, experiment, opened, parts["val"], outcome)
     if outcome.reason == "interrupted":
         log(f"interrupted after {outcome.epochs} epochs; best epoch {outcome.best_epoch or '-'}. Next:")
         log(f"  {program()} evaluate {folder}")
         log(f"  {program()} export {folder}")
         return Fitted(folder, True, [])
-    return _conclude(folder, experiment, opened, parts, caches, outcome, log)
+    done = _conclude(folder, experiment, opened, parts, caches, outcome, log)
+    mark_finished(folder, outcome.epochs, outcome.reason)
+    return done
 
 
 def _write_inputs(
@@ -107,9 +179,9 @@ def _write_inputs(
     given: dict[str, dict[str, Any]],
 ) -> None:
     write_text(folder / EXPERIMENT, dump(experiment))
-    write_json(folder / "environment.json", environment())
+    write_json(folder / ENVIRONMENT, environment())
     write_json(
-        folder / "data.json",
+        folder / DATA,
         {
             name: {
                 "pictures": len(cache),
@@ -123,14 +195,11 @@ def _write_inputs(
     )
     for source in experiment.data.sources:
         if source.split is not None:
-            if (folder / QUARANTINE).is_file():  # what was left out lies in the folder still: the manifest names it
-                parts = survey(experiment.data)[0]
-            several = bool(experiment.data.source)
-            prefix = f"{source.name}/" if several else ""
-            ids = {
-                name: [item.id.removeprefix(prefix) for item in items if item.source == source.name]
-                for name, items in parts.items()
-            }
+            # All of the folder stands in its manifest: also what quarantine, take and parts leave out.
+            whole = source.model_copy(update={"take": 0, "parts": list(SPLITS)})
+            divided = survey(experiment.data.model_copy(update={"source": [whole]}))[0]
+            prefix, several = f"{source.name}/", bool(experiment.data.source)
+            ids = {name: [item.id.removeprefix(prefix) for item in items] for name, items in divided.items()}
             manifest = folder / (f"split-{source.name}.json" if several else "split.json")
             save_manifest(manifest, ids, source.split, source.root)
     contract.save(folder / CONTRACT)
@@ -151,6 +220,7 @@ def _train(
     caches: dict[str, Cache],
     folder: Path,
     log: Log,
+    checkpoint: Any,
 ) -> Any:
     from leakdet_tf.data.pipeline import epoch_length, plain, steps, training
     from leakdet_tf.training.callbacks import save_model
@@ -160,41 +230,48 @@ def _train(
     labelling = labelling_of(experiment.data, experiment.task.classes)
     weights = often(experiment, items)
     length = epoch_length(weights)
+
+    def stream(first: int, end: int) -> Any:
+        return training(
+            cache,
+            batch_size=settings.batch_size,
+            seed=experiment.seed,
+            settings=experiment.data.augment,
+            epochs=end,
+            first_epoch=first,
+            weights=weights,
+        )
+
     log(
         f"training {model.name}: {model.count_params():,} parameters, {len(cache)} pictures, "
-        f"up to {settings.epochs} epochs of {length}"
+        f"up to {settings.total_epochs} epochs of {length}"
     )
     outcome = train(
         model,
         contract,
         settings,
-        training=training(
-            cache,
-            batch_size=settings.batch_size,
-            seed=experiment.seed,
-            settings=experiment.data.augment,
-            epochs=settings.epochs,
-            weights=weights,
-        ),
+        training=stream,
         validation=plain(caches["val"], batch_size=settings.batch_size),
         pictures=length,
         steps=steps(length, settings.batch_size),
         folder=folder,
         log=log,
         labelling=labelling,
-        pixels=[int(count) for count in np.bincount(cache.targets.ravel(), minlength=256)[: labelling.classes]],
+        pixels=[int(count) for count in task_of(contract).amounts(cache.targets)[: labelling.classes]],
+        identity=identity(folder, caches),
+        start=checkpoint,
     )
     if not outcome.epochs:
         save_model(model, folder / "checkpoints" / "last.keras")
     return outcome
 
 
-def _finish(folder: Path, contract: Contract, model: Any, best_epoch: int) -> Opened:
+def _finish(folder: Path, contract: Contract, model: Any, outcome: Any) -> Opened:
     """Give the best model (the last, when none was best) its final name, and its contract the weights' digest."""
     from leakdet_tf.models.runtime import KerasBackend, load_model, weights_sha256
 
-    chosen = folder / "checkpoints" / ("best.keras" if best_epoch else "last.keras")
-    best = load_model(chosen, contract)
+    chosen = folder / "checkpoints" / ("best.keras" if outcome.best_epoch else "last.keras")
+    best = load_model(chosen, replace(contract, weights_sha256=outcome.best_sha256))
     final = replace(contract, weights_sha256=weights_sha256(best))
     final.save(folder / CONTRACT)
     with whole_file(folder / MODEL) as temporary:
@@ -205,13 +282,22 @@ def _finish(folder: Path, contract: Contract, model: Any, best_epoch: int) -> Op
 
 def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[Item], outcome: Any) -> None:
     from leakdet_tf.analysis.figures import curves, examples, save
+    from leakdet_tf.training.loop import MONITORS
 
     if outcome.rows:
-        save(curves(outcome.rows, outcome.best_epoch, f"{experiment.name}: {folder.name}"), folder / "curves.png")
-    stride = max(1, len(items) // _EXAMPLES)
-    shown = list(samples(experiment, items[::stride][:_EXAMPLES]))
+        title = f"{experiment.name}: {folder.name}"
+        key, called = MONITORS[experiment.task.kind]
+        figure = curves(outcome.rows, outcome.best_epoch, title, key=key.removeprefix("val_"), called=called)
+        save(figure, folder / "curves.png")
+    number = _EXAMPLES[experiment.task.kind]
+    shown = list(samples(experiment, items[:: max(1, len(items) // number)][:number]))
     answers = [opened.predictor.predict(sample.images) for sample in shown]
     title = f"{experiment.name}: validation pictures, epoch {outcome.best_epoch or outcome.epochs}"
+    if experiment.task.kind == "classify":
+        from leakdet_tf.jobs.classify import answered_sheet
+
+        save(answered_sheet(shown, answers, title), folder / "examples.png")
+        return
     labelling = labelling_of(experiment.data, experiment.task.classes)
     save(examples(shown, answers, opened.predictor.contract, title, labelling), folder / "examples.png")
 
@@ -227,12 +313,17 @@ def _conclude(
 ) -> Fitted:
     from leakdet_tf.jobs.evaluate import write_report
     from leakdet_tf.jobs.export import write_bundles
+    from leakdet_tf.training.loop import MONITORS
 
     how = "stopped early" if outcome.reason == "early" else "finished"
     log(
         f"training {how} after {outcome.epochs} epochs; best epoch {outcome.best_epoch}, "
-        f"val mean IoU {outcome.best_value:.4f}"
+        f"val {MONITORS[experiment.task.kind][1]} {outcome.best_value:.4f}"
     )
+    if experiment.task.kind == "classify" and experiment.evaluate.calibrate:
+        from leakdet_tf.jobs.classify import calibrated
+
+        opened = calibrated(opened, experiment, parts["val"], log=log)
     done = write_report(
         opened, experiment, parts["test"], root=experiment.data.where, split="test", folder=folder, log=log
     )
@@ -241,7 +332,8 @@ def _conclude(
         "keras_test_metrics": done.report["metrics"],
     }
     bundles = write_bundles(opened, experiment, parts["val"], facts=facts, log=log)
-    log(f"model, report and pictures: {folder}  (curves.png, examples.png, report.png, worst.png, metrics.json)")
+    names = ["curves.png", "examples.png", *(file.name for file in done.files)]
+    log(f"model, report and pictures: {folder}  ({', '.join(names)})")
     first = parts["test"][0].images[opened.predictor.contract.primary]
     log("next:")
     for bundle in bundles[:1]:

@@ -12,7 +12,8 @@ from leakdet_tf.analysis.evaluate import measure
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.confusion import Counts, ratios
 from leakdet_tf.core.errors import ConfigError
-from leakdet_tf.data.readers import Item, labelling_of
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import labelling_of
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import Opened, open_model
 from leakdet_tf.training.progress import track

@@ -18,7 +18,7 @@ from PIL import Image
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
-from leakdet_tf.core.records import Mask
+from leakdet_tf.core.records import Classification, Mask
 from leakdet_tf.jobs.runs import Log, open_model
 
 
@@ -32,7 +32,7 @@ class Predicted:
 
 
 def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None, log: Log) -> Predicted:
-    """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and ``masks/``.
+    """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``.
 
     Args:
         model: a run's folder or a bundle's.
@@ -55,7 +55,8 @@ def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with table.open("w", newline="", encoding="utf-8", buffering=1) as file:
-            writer = csv.DictWriter(file, fieldnames=fields(predictor.contract.class_names), lineterminator="\n")
+            columns = fields(predictor.contract.class_names, predictor.contract.task)
+            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
             writer.writeheader()
             for path in pictures:
                 try:
@@ -65,10 +66,14 @@ def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None
                     refused += 1
                     continue
                 answer = predictor.predict(image)
-                overlay, mask = folder / "overlays" / f"{names[path]}.png", folder / "masks" / f"{names[path]}.png"
+                overlay = folder / "overlays" / f"{names[path]}.png"
                 _write_png(overlay, predictor.draw(image, answer))
-                _write_png(mask, answer.labels)
-                writer.writerow(row(path, answer, mask, overlay))
+                line = row(path, answer) | {"overlay": str(overlay)}
+                if isinstance(answer, Mask):
+                    mask = folder / "masks" / f"{names[path]}.png"
+                    _write_png(mask, answer.labels)
+                    line["mask"] = str(mask)
+                writer.writerow(line)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error})", remedy="free disk space or change --out"
@@ -113,27 +118,26 @@ def out_names(pictures: Sequence[Path]) -> dict[Path, str]:
     return {path: name if times[name] == 1 else f"{name}_{path.suffix[1:]}" for path, name in names.items()}
 
 
-def row(path: Path, answer: Mask, mask: Path, overlay: Path) -> dict[str, Any]:
-    """One line of ``predictions.csv``."""
+def row(path: Path, answer: Mask | Classification) -> dict[str, Any]:
+    """One line of ``predictions.csv``, but for the files that go with it."""
     height, width = answer.size
-    return {
-        "picture": str(path),
-        "width": width,
-        "height": height,
-        **{f"share_{name}": f"{share:.6f}" for name, share in answer.fractions().items()},
-        "mean_score": f"{float(answer.scores.mean()):.4f}",
-        "model": answer.model,
-        "total_ms": f"{answer.total_ms:.2f}",
-        "invoke_ms": f"{answer.invoke_ms:.2f}",
-        "mask": str(mask),
-        "overlay": str(overlay),
-    }
+    line: dict[str, Any] = {"picture": str(path), "width": width, "height": height}
+    if isinstance(answer, Mask):
+        line |= {f"share_{name}": f"{share:.6f}" for name, share in answer.fractions().items()}
+        line["mean_score"] = f"{float(answer.scores.mean()):.4f}"
+    else:
+        line["answer"] = answer.answer
+        line |= {f"score_{name}": f"{score:.4f}" for name, score in zip(answer.classes, answer.scores, strict=True)}
+    times = {"total_ms": f"{answer.total_ms:.2f}", "invoke_ms": f"{answer.invoke_ms:.2f}"}
+    return line | {"model": answer.model} | times
 
 
-def fields(classes: Sequence[str]) -> list[str]:
+def fields(classes: Sequence[str], task: str = "segment") -> list[str]:
     """The columns of ``predictions.csv``."""
-    shares = [f"share_{name}" for name in classes]
-    return ["picture", "width", "height", *shares, "mean_score", "model", "total_ms", "invoke_ms", "mask", "overlay"]
+    first, last = ["picture", "width", "height"], ["model", "total_ms", "invoke_ms"]
+    if task == "classify":
+        return [*first, "answer", *(f"score_{name}" for name in classes), *last, "overlay"]
+    return [*first, *(f"share_{name}" for name in classes), "mean_score", *last, "mask", "overlay"]
 
 
 def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from leakdet_tf.analysis.changes import Panel, Row, changes, points
 from leakdet_tf.analysis.figures import save
@@ -13,9 +16,11 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError
+from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data.augment import augment, augment_alone, training_key
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.readers import Item, label_tables
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import truth_tables
 from leakdet_tf.jobs.check import Log, parts_of_run
 from leakdet_tf.jobs.data import contract_of, render_if_absent
 
@@ -70,7 +75,7 @@ def show(
         number = min(len(on), len(items))
     elif number > len(items):
         raise ConfigError(f"--number {number}: the {split} split holds {len(items)}", remedy=f"at most {len(items)}")
-    contract = contract_of(experiment, "softmax")
+    contract = contract_of(experiment, "sigmoid" if experiment.task.kind == "classify" else "softmax")
     places = spread([item.source for item in items], number)
     cache = _decoded(experiment, [items[place] for place in places], contract)
     note = "switched on: " + ", ".join(f"{name}\u00a0{getattr(settings, name):g}" for name in on)
@@ -141,8 +146,10 @@ def _check(split: str, number: int, versions: int, epoch: int, file: Path) -> No
 
 
 def _decoded(experiment: Experiment, items: Sequence[Item], contract: Contract) -> Cache:
-    *_, cache = fill(items, contract, label_tables(experiment.data, experiment.task.classes))
+    *_, cache = fill(items, contract, truth_tables(experiment.data, experiment.task.classes))
     assert isinstance(cache, Cache)  # what fill yields last
+    if contract.task == "classify":  # labels of whole pictures do not move with them: there is nothing to outline
+        return replace(cache, targets=np.full((len(cache), *contract.inputs[contract.primary].size), IGNORE, np.uint8))
     return cache
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError
 from leakdet_tf.core.files import sha256_file
+from leakdet_tf.data.cache import Cache
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log
+
+_SETTLING, _BATCH = 256, 32  # pictures for the statistics of batch norms, and at a time
 
 
 def warm_start(model: Any, weights: str, *, log: Log) -> dict[str, Any]:
@@ -42,6 +48,32 @@ def warm_start(model: Any, weights: str, *, log: Log) -> dict[str, Any]:
         "missing": list(done.missing),
         "unused": list(done.unused),
     }
+
+
+def encoder_weights(model: Any, *, log: Log) -> dict[str, Any] | None:
+    """What a factory put into its encoder from published weights, told and as plain data; None where it did not."""
+    from leakdet_tf.models.pretrained import encoder_source
+
+    source = encoder_source(model)
+    if source is None:
+        return None
+    for line in source.lines():
+        log(line)
+    return asdict(source)
+
+
+def settle(model: Any, cache: Cache, *, log: Log) -> None:
+    """Give folded batch norms the statistics of training pictures, which leaves the model's answers as they are."""
+    from leakdet_tf.models.norms import reestimate_batch_norm
+    from leakdet_tf.models.pretrained import encoder_source
+
+    source = encoder_source(model)
+    if source is None or not source.folded:
+        return
+    chosen = np.linspace(0, len(cache) - 1, min(len(cache), _SETTLING)).astype(np.int64)
+    chosen = np.resize(chosen, -(-len(chosen) // _BATCH) * _BATCH).reshape(-1, _BATCH)  # batches of one shape
+    layers = reestimate_batch_norm(model, ({n: a[rows] for n, a in cache.inputs.items()} for rows in chosen))
+    log(f"{len(layers)} batch norms took their statistics from {min(len(cache), _SETTLING)} training pictures")
 
 
 def _model_of(place: Path) -> tuple[Path, Contract | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -72,6 +73,52 @@ def test_segment_gas_leaks_commands_run(run: Path, bundle: Path, tmp_path: Path)
     (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
     (tmp_path / "program.py").write_text(program.replace("BUNDLE", str(bundle)).replace("frame.jpg", "frames/a.jpg"))
     assert "(64, 64)" in shell("python program.py", tmp_path)
+
+
+@pytest.mark.slow
+def test_classify_leaks_commands_run(tmp_path: Path) -> None:
+    """The page's commands in their order, with its placeholders filled in; the trainings are small."""
+    text = (ROOT / "docs" / "classify-leaks.md").read_text(encoding="utf-8")
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    small = "--set data.inputs.image.size=[32,32] --set 'model.encoder_options={width=4}' --set train.epochs=2"
+    rendered = "--set 'data.synth.counts={train=24,val=12,test=12}' --set data.synth.size=[32,32]"
+    photographs = tmp_path / "photographs"
+    run, ran = Path(), 0
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        for line in block.splitlines():
+            line = line.replace("RUN", str(run)).replace("=DIR", f"={photographs}").replace("STRANGE", "frames")
+            if line == "leakdet-tf fit experiments/leak_rendered.toml":
+                shell(f"{line} {small} {rendered}", tmp_path)
+                (run,) = (tmp_path / "runs" / "leak_rendered").iterdir()
+                _by_class(tmp_path / "data" / "leak_rendered_all", photographs)
+                shutil.copytree(photographs / "no_leak", tmp_path / "frames")
+            elif line.startswith("leakdet-tf fit"):
+                shell(f"{line} {small} --set export.formats=[]", tmp_path)
+            else:
+                shell(line, tmp_path)
+            ran += 1
+    assert ran == 12
+    for name in (
+        "split-real.json",
+        "matrix/matrix.md",
+        "explained/explain.csv",
+        "data/leaks_more_filtered/planted.json",
+    ):
+        assert (tmp_path / name).is_file(), name
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    frame = next(iter(sorted((tmp_path / "frames").iterdir())))
+    program = program.replace("BUNDLE", str(run / "export" / "tflite_float32")).replace("frame.jpg", str(frame))
+    (tmp_path / "program.py").write_text(program)
+    assert "water_leak" in shell("python program.py", tmp_path)
+
+
+def _by_class(rendered: Path, folder: Path) -> None:
+    """A rendered folder's pictures in a folder for each label, without what marks them as rendered."""
+    for table in rendered.glob("*/labels.csv"):
+        for row in csv.DictReader(table.read_text().splitlines()):
+            place = folder / row["label"] / f"{table.parent.name}_{Path(row['file']).name}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(table.parent / row["file"], place)
 
 
 @pytest.mark.slow

@@ -18,16 +18,43 @@ ROADS = [f"model.encoder={name}" for name in names("encoder")] + ["model.activat
 @pytest.mark.parametrize("override", ROADS)
 def test_the_whole_road(override: str, overrides: list[str], tmp_path: Path) -> None:
     lines: list[str] = []
-    done = fit(EXPERIMENT, [*overrides, f"runs={tmp_path}", "train.epochs=1", override], echo=lines.append)
+    road = [override, "model.encoder_options={alpha = 0.35}"] if "=mobilenet" in override else [override]
+    done = fit(EXPERIMENT, [*overrides, f"runs={tmp_path}", "train.epochs=1", *road], echo=lines.append)
     predictor = Predictor(done.bundles[0])
     assert predictor.card["parity"]["changed_share"] <= 1e-5
     if "activation" in override:
         assert predictor.contract.activation == override.split("=")[1]
 
 
-@pytest.mark.parametrize("family", names("model"))
-def test_every_family_is_walked_by_a_quick_test(family: str, run: Path) -> None:
-    """The session's run stands for its family; a new family needs a quick road of its own."""
+QUICK = {
+    "unet": "the session's run",
+    "resnet_classifier": "test_classify_fit.py",
+    "mobilenet_classifier": "test_mobilenet_classifier_is_trained_and_exported",
+}
+"""The quick test that walks the road of each family."""
+
+
+def test_every_family_is_walked_by_a_quick_test(run: Path) -> None:
+    """A new family needs a quick road of its own."""
     from leakdet_tf.config.load import load
 
-    assert load(run / "experiment.toml").model.factory == family
+    assert load(run / "experiment.toml").model.factory == "unet"
+    assert set(QUICK) == set(names("model"))
+    beside = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")}
+    assert 'factory = "resnet_classifier"' in beside["test_classify_fit.py"]
+
+
+def test_mobilenet_classifier_is_trained_and_exported(tmp_path: Path) -> None:
+    overrides = [
+        f"runs={tmp_path / 'runs'}",
+        f"data.root={tmp_path / 'data'}",
+        "train.epochs=1",
+        "evaluate.resamples=100",
+    ]
+    overrides += ["data.synth.counts={train = 16, val = 8, test = 8}", "data.synth.size=[32, 32]"]
+    overrides += ["data.inputs.image.size=[32, 32]", "train.batch_size=8", "export.max_changed=0.0"]
+    overrides += ["model.factory=mobilenet_classifier", "model.encoder=mobilenet_v2"]
+    overrides += ["model.encoder_options={alpha = 0.35}"]
+    lines: list[str] = []
+    done = fit(str(Path(EXPERIMENT).with_name("leak_rendered.toml")), overrides, echo=lines.append)
+    assert Predictor(done.bundles[0]).contract.class_names == ("no_leak", "oil_leak", "water_leak")

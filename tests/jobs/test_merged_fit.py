@@ -69,7 +69,7 @@ def test_the_report_has_the_set_as_a_label_and_each_source(merged: tuple[Path, l
 
 def test_weights_came_from_the_newest_run_and_what_did_not_is_named(merged: tuple[Path, list[str]], run: Path) -> None:
     folder, lines = merged
-    start = json.loads((folder / "start.json").read_text())
+    start = json.loads((folder / "start.json").read_text())["run"]
     assert Path(start["file"]) == run / "model.keras"
     assert start["loaded"] == start["total"]
     assert start["missing"] == []

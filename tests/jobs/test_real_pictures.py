@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.config.load import load
-from leakdet_tf.data.readers import find_items, find_splits, label_tables, read
+from leakdet_tf.data.readers import find_items, find_splits, read, truth_tables
 from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.fit import fit
@@ -21,7 +21,7 @@ def test_gas_smoke_pairs_up_and_holds_both_classes(shared: Path) -> None:
     experiment = load(EXPERIMENT, [f"data.root={shared / 'data' / 'gas_smoke'}"])
     parts = find_splits(experiment.data)
     assert {name: len(items) for name, items in parts.items()} == {"train": 839, "val": 240, "test": 120}
-    table = label_tables(experiment.data, experiment.task.classes)["data"]
+    table = truth_tables(experiment.data, experiment.task.classes)["data"]
     shares = [float((read(item, table).sample.truth == 1).mean()) for item in parts["test"]]
     assert 0.15 < float(np.median(shares)) < 0.35
 
@@ -30,7 +30,7 @@ def test_real_smoke_is_read_with_the_same_ranges(shared: Path) -> None:
     experiment = load(EXPERIMENT)
     items = find_items(shared / "data" / "real_smoke", experiment.data.sources[0], experiment.data.inputs)
     assert len(items) == 17
-    table = label_tables(experiment.data, experiment.task.classes)["data"]
+    table = truth_tables(experiment.data, experiment.task.classes)["data"]
     for item in items:
         assert set(np.unique(read(item, table).sample.truth)) == {0, 1}
 

@@ -15,7 +15,7 @@ from leakdet_tf.cli import main
 from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import DataError, ImageError, LeakdetError
 from leakdet_tf.data.cache import fill
-from leakdet_tf.data.readers import find_splits, label_tables
+from leakdet_tf.data.readers import find_splits, truth_tables
 from leakdet_tf.jobs import show as job
 from leakdet_tf.jobs.data import contract_of
 from leakdet_tf.jobs.show import show, spread, switched_on
@@ -101,7 +101,7 @@ def test_the_versions_are_those_of_the_training_stream(experiment: Path, tmp_pat
     assert picture(file).shape[1] > 400
     items = find_splits(settings.data)["train"]
     chosen = [items.index(next(item for item in items if item.id == row.label)) for row in drawn]
-    *_, cache = fill(items, contract_of(settings, "softmax"), label_tables(settings.data, settings.task.classes))
+    *_, cache = fill(items, contract_of(settings, "softmax"), truth_tables(settings.data, settings.task.classes))
     weights = [2.0 if item.source == "small" else 1.0 for item in items]
     stream = training(
         cache, batch_size=22, seed=9, settings=settings.data.augment, epochs=3, first_epoch=1, weights=weights

@@ -1,0 +1,35 @@
+"""``leakdet-tf explain``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("explain")
+@click.argument("model", metavar="RUN")
+@click.argument("pictures", nargs=-1, metavar="[PICTURE]...")
+@click.option("--split", metavar="NAME", help="Instead of pictures the experiment's own: train, val or test; scored.")
+@click.option("--masks", is_flag=True, help="Score pictures too, by the masks beside them or in their manifest.")
+@click.option("--layer", metavar="NAME", help="Layer to weight; by default the last of the coarsest resolution.")
+@click.option("--target", metavar="CLASS", help="Class to explain; by default the one that was decided.")
+@click.option("--out", default="explained", show_default=True, metavar="DIR", help="Folder for the answers.")
+def command(
+    model: str,
+    pictures: tuple[str, ...],
+    split: str | None,
+    masks: bool,
+    layer: str | None,
+    target: str | None,
+    out: str,
+) -> int:
+    """Draw where a run's model looked, and score it by masks.
+
+    Grad-CAM heat over each PICTURE (a file, a folder, or a pattern in quotes): overlays, contact sheets, a CSV line
+    each. With masks, how often the maximum lies on the thing, beside what a random point and the picture's middle get.
+    """
+    from leakdet_tf.jobs.explain import explain
+
+    asked = {"split": split, "layer": layer, "target": target}
+    done = explain(model, pictures, **asked, masks=masks, out=out, log=lambda line: click.echo(line, err=True))
+    click.echo(f"{done.explained} explained, {done.refused} refused: {done.files[0]}")
+    return 1 if done.refused else 0

@@ -1,0 +1,178 @@
+"""A classifier's report, and its calibration: what ``evaluate``, ``calibrate`` and ``fit`` do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leakdet_tf.analysis import calibration
+from leakdet_tf.analysis.class_figures import Shown, confusion, reliability, risk_coverage, sheet
+from leakdet_tf.analysis.classification import Measured, lines, measure, report
+from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.scores import SCORES, Answers, save_scores
+from leakdet_tf.config.load import load
+from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import DataError, LeakdetError
+from leakdet_tf.core.files import write_json
+from leakdet_tf.core.records import UNSURE, Classification, Sample
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.splits import group_of
+from leakdet_tf.edge.bundle import CONTRACT
+from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.data import samples
+from leakdet_tf.jobs.runs import Log, Opened, open_model
+from leakdet_tf.training.progress import track
+
+CALIBRATION = "calibration.json"
+
+
+def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "") -> Answers:
+    """A classifier's raw scores on items, with their truth, sources and groups.
+
+    Raises:
+        DataError: there are no items, or one cannot be read.
+    """
+    if not items:
+        raise DataError("there are no pictures to evaluate on", remedy="check data.root and the split's name")
+    work = track(samples(settings, items), f"answering {kind}".strip(), len(items))
+    rows = [(sample.truth, next(iter(predictor.outputs(sample.images).values()))) for sample in work]
+    contract = predictor.contract
+    return Answers(
+        tuple(item.id for item in items),
+        np.stack([truth for truth, _ in rows if truth is not None]).astype(np.uint8),
+        np.stack([scores for _, scores in rows]).astype(np.float32),
+        contract.class_names,
+        contract.activation,
+        tuple(item.source for item in items),
+        groups_of(settings, items),
+    )
+
+
+def groups_of(settings: Experiment, items: Sequence[Item]) -> tuple[str, ...]:
+    """What each picture belongs to by its source's ``[data.split] group``; itself where there is none."""
+    patterns = {source.name: source.split.group if source.split else "" for source in settings.data.sources}
+    return tuple(group_of(item.id, patterns[item.source], where=settings.data.where) for item in items)
+
+
+def write_class_report(
+    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measure an open classifier on items and write ``metrics.json``, ``scores.npz`` and pictures into ``folder``."""
+    contract = opened.predictor.contract
+    answers = answer(opened.predictor, settings, items, kind=opened.kind)
+    measured = measure(
+        answers, settings.evaluate, seed=settings.seed, temperature=contract.temperature, abstain=contract.abstain
+    )
+    found = report(measured, settings.evaluate, about | {"contract": contract.id})
+    files = [folder / name for name in ("metrics.json", SCORES, "confusion.png", "reliability.png", "risk.png")]
+    write_json(files[0], found)
+    save_scores(files[1], answers)
+    where = f"{opened.kind} on {about['split']} of {about['data']}: {len(items)} pictures"
+    save(confusion(found, where), files[2])
+    save(reliability(found["calibration"], where), files[3])
+    save(risk_coverage({settings.name: calibration.risk_coverage(answers, contract.temperature)}, where), files[4])
+    if chosen := measured.worst(settings.evaluate.worst):
+        files.append(folder / "worst.png")
+        shown = list(samples(settings, [items[i] for i in chosen]))
+        save(sheet(_captions(shown, chosen, measured), f"most confident errors of {len(items)} pictures"), files[-1])
+    for line in lines(found):
+        log(line)
+    return found, files
+
+
+def answered_sheet(shown: Sequence[Sample], answers: Sequence[Classification], title: str) -> Any:
+    """Pictures with truth and answer as a matplotlib figure; each sample needs truth."""
+    found = []
+    for sample, given in zip(shown, answers, strict=True):
+        assert sample.truth is not None
+        there = tuple(name for name, inside in zip(given.classes, sample.truth, strict=True) if inside)
+        text = (sample.id, f"is {'+'.join(there) or 'none'}", f"answer: {given.answer} {given.scores.max():.2f}")
+        found.append(Shown(next(iter(sample.images.values())), text, there == given.labels))
+    return sheet(found, title)
+
+
+def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured) -> list[Shown]:
+    found = []
+    for sample, place in zip(shown, places, strict=True):
+        truth = "+".join(measured.labels(place, measured.answers.truth)) or "none"
+        said = "+".join(measured.labels(place)) if measured.answered[place] else UNSURE
+        text = (sample.id, f"is {truth}", f"answer: {said or 'none'} {measured.sure[place]:.2f}")
+        found.append(Shown(next(iter(sample.images.values())), text, bool(measured.right[place])))
+    return found
+
+
+def calibrate_run(run: str, *, overrides: Sequence[str], log: Log) -> Path:
+    """Calibrate a finished run on its validation pictures: temperature and threshold go into a new contract.
+
+    Raises:
+        LeakdetError: not a finished run of a classifier.
+    """
+    opened = open_model(run)
+    if opened.kind != "keras" or opened.experiment is None:
+        raise LeakdetError(f"{run}: is a bundle", remedy="give the run's folder, then export again")
+    if opened.note:
+        raise LeakdetError(f"{run}: did not finish", remedy="train it to the end")
+    if opened.predictor.contract.task != "classify":
+        raise LeakdetError(f"{run}: is no classifier", remedy="only classifiers are calibrated so far")
+    settings = load(opened.experiment, overrides)
+    calibrated(opened, settings, parts_of_run(settings, opened.folder, log=log)["val"], log=log)
+    return opened.folder / CONTRACT
+
+
+def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, log: Log) -> Opened:
+    """The run with a calibrated contract, which is written over ``contract.json``; what was found is kept beside it.
+
+    A contract that was calibrated before is replaced: the new one names the uncalibrated one as its parent.
+    """
+    predictor = opened.predictor
+    bare = replace(predictor.contract, temperature=1.0, abstain=0.0, parent=None)
+    answers = answer(Predictor.over(predictor.backend, bare), settings, items, kind="validation")
+    fitted = calibration.fit_temperature(answers)
+    temperature = 1.0 if fitted.note else round(fitted.value, 6)
+    evaluate = settings.evaluate
+    chosen = calibration.choose_abstain(
+        answers, evaluate.max_risk, temperature=temperature, confidence=evaluate.confidence
+    )
+    contract = replace(bare, temperature=temperature, abstain=chosen.threshold or 0.0, parent=bare.id)
+    if (contract.temperature, contract.abstain) == (1.0, 0.0):
+        contract = bare
+    before, after = (calibration.quality(answers, value) for value in (1.0, temperature))
+    log(
+        f"calibrated on {len(items)} validation pictures: temperature {temperature:.3f}, "
+        f"ECE {before['ece']:.4f} → {after['ece']:.4f}" + (f" ({fitted.note})" if fitted.note else "")
+    )
+    if chosen.threshold is None:
+        log(f"warning: no answer is called unsure: {chosen.note}")
+    else:
+        log(
+            f"answers below {contract.abstain:.3f} are unsure: {chosen.coverage:.1%} answered, "
+            f"{chosen.risk:.2%} of them wrong (at most {chosen.bound:.2%} with {chosen.confidence:.0%} confidence)"
+        )
+    contract.save(opened.folder / CONTRACT)
+    _keep(opened.folder, bare, contract, fitted, chosen, before, after)
+    return replace(opened, predictor=Predictor.over(predictor.backend, contract))
+
+
+def _keep(folder: Path, bare: Contract, contract: Contract, fitted: Any, chosen: Any, before: Any, after: Any) -> None:
+    if contract is not bare:
+        bare.save(folder / f"contract-{bare.id}.json")
+    write_json(
+        folder / CALIBRATION,
+        {
+            "format": 1,
+            "contract": contract.id,
+            "parent": bare.id,
+            "temperature": {"fitted": fitted.value, "used": contract.temperature, "note": fitted.note},
+            "abstain": {
+                key: getattr(chosen, key)
+                for key in ("threshold", "target", "confidence", "answered", "coverage", "risk", "bound", "note")
+            },
+            "validation": {"before": before, "after": after},
+        },
+    )

@@ -1,0 +1,385 @@
+"""``leakdet-tf explain``: where a run's model looked, as overlays, contact sheets, a table and a pointing score."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from leakdet_tf.analysis import pointing
+from leakdet_tf.analysis.contact import Twins, sheet
+from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.pointing import Flags, Heat, Pointed, point
+from leakdet_tf.config.fields import SPLITS
+from leakdet_tf.config.load import load
+from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import ConfigError, DataError, ImageError, ModelError, did_you_mean
+from leakdet_tf.core.files import whole_file, write_json
+from leakdet_tf.core.images import SUFFIXES, Pixels, decode_mask
+from leakdet_tf.core.records import IGNORE, Origin
+from leakdet_tf.core.tasks.segment import viewable
+from leakdet_tf.data.items import Item
+from leakdet_tf.data.readers import read, truth_tables
+from leakdet_tf.edge.bundle import SUMS
+from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.predict import find_pictures, out_names
+from leakdet_tf.jobs.runs import EXPERIMENT, Log, open_model
+from leakdet_tf.synth.folder import MANIFEST
+from leakdet_tf.training.progress import track
+
+SHEET = 24
+"""Most pictures on a contact sheet."""
+THUMBNAIL = 288
+"""Longest side of a picture on it, in pixels."""
+FIELDS = ("picture", "class", "score", "decided", "truth", "hit", "chance", "heat_inside", "mask_share", "overlay")
+"""The columns of ``explain.csv``."""
+NO_MASK, NOT_THERE, NOTHING = "there is no mask", "the class is not on the picture", "nothing was decided"
+_FOLDERS_UP = 5  # in which a picture's manifest may lie
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How many pictures were explained, how many could not be read, the pointing score if asked for, and the files."""
+
+    explained: int
+    refused: int
+    pointing: dict[str, Any] | None
+    files: list[Path]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A picture, its truth as its task has it, and for a classifier bool (H, W), where the thing is; None: unknown."""
+
+    images: dict[str, Pixels]
+    truth: npt.NDArray[Any] | None = None
+    mask: Flags | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The class that is explained (None when nothing was decided), its score, what was decided, and what is true."""
+
+    index: int | None
+    score: float | None
+    decided: str
+    truth: str
+
+
+def explain(
+    model: str,
+    sources: Sequence[str],
+    *,
+    split: str | None = None,
+    masks: bool = False,
+    layer: str | None = None,
+    target: str | None = None,
+    out: str,
+    log: Log,
+) -> Explained:
+    """Draw where a model looked: ``<out>/overlays/``, ``sheet_01.png`` and on, ``explain.csv`` and ``explain.json``.
+
+    Args:
+        model: a run's folder.
+        sources: pictures, folders and patterns, as for ``predict``; none with ``split``.
+        split: the experiment's own pictures instead, with their truth; these are scored.
+        masks: score ``sources`` too, by the masks that :class:`MaskFinder` finds.
+        layer: whose activations are weighted; by default the last of the coarsest resolution.
+        target: name of the class to explain; by default a classifier's of the highest score, a segmenter's painted
+            one with most pixels.
+        out: folder for the answers.
+        log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
+
+    Raises:
+        LeakdetError: it is a bundle, there is no such class, layer or picture, a mask is not of its picture's size, or
+            the answers cannot be written.
+    """
+    run = Path(model)
+    if (run / SUMS).is_file():
+        raise ModelError(f"{run}: exported files have no gradients to explain them by", remedy="give the run")
+    if bool(sources) == bool(split):
+        raise ConfigError("explain takes either pictures or --split", remedy="give one of them")
+    if split and split not in SPLITS:
+        raise ConfigError(f"--split {split}: unknown", remedy=did_you_mean(split, SPLITS))
+    pictures = find_pictures(sources)
+    opened = open_model(run)
+    if opened.note:
+        log(opened.note)
+    from leakdet_tf.analysis.explain import GradCam
+
+    settings, predictor = load(run / EXPERIMENT), opened.predictor
+    names = predictor.contract.class_names
+    if target is not None and target not in names:
+        raise ConfigError(f"--target {target}: no such class", remedy=did_you_mean(target, names))
+    if split:
+        items = parts_of_run(settings, run, log=log)[split]
+    else:
+        items = _items(pictures, settings, predictor.contract, masks=masks)
+    index = None if target is None else names.index(target)
+    cam = GradCam(predictor.backend._model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
+    work = _Work(settings, predictor, cam, index, split=bool(split), masks=masks)
+    try:
+        return work.write(items, Path(out), log)
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror or error})", remedy="free disk space or change --out"
+        ) from error
+
+
+class _Work:
+    """What is done with each picture, and what is kept of it for the sheets and the score."""
+
+    def __init__(
+        self, settings: Experiment, predictor: Predictor, cam: Any, index: int | None, *, split: bool, masks: bool
+    ) -> None:
+        self.settings, self.predictor, self.cam, self.index = settings, predictor, cam, index
+        self.split, self.scored = split, split or masks
+        self.contract = predictor.contract
+        self.tables = truth_tables(settings.data, settings.task.classes)
+        self.finder = MaskFinder()
+        self.pointed: list[Pointed] = []
+        self.left_out: Counter[str] = Counter()
+        self.shown: list[Twins] = []
+        self.sheets: list[Path] = []
+
+    def write(self, items: Sequence[Item], folder: Path, log: Log) -> Explained:
+        names = out_names([item.images[self.contract.primary] for item in items])
+        table, refused = folder / "explain.csv", 0
+        folder.mkdir(parents=True, exist_ok=True)
+        with table.open("w", newline="", encoding="utf-8", buffering=1) as file:
+            writer = csv.DictWriter(file, fieldnames=FIELDS, lineterminator="\n")
+            writer.writeheader()
+            for item in track(items, "explaining", len(items)):
+                path = item.images[self.contract.primary]
+                try:
+                    case = self.case(item)
+                except ImageError as error:
+                    log(str(error))
+                    refused += 1
+                    continue
+                writer.writerow(self.row(case, path, folder / "overlays" / f"{names[path]}.png"))
+                if len(self.shown) == SHEET:
+                    self.flush(folder)
+        self.flush(folder)
+        found = pointing.summary(self.pointed, confidence=self.settings.evaluate.confidence) if self.scored else None
+        about = {
+            "experiment": self.settings.name,
+            "model": self.contract.id,
+            "layer": self.cam.layer,
+            "target": "decided" if self.index is None else self.contract.class_names[self.index],
+            "explained": len(items) - refused,
+            "refused": refused,
+            "pointing": found,
+            "not_counted": dict(self.left_out),
+        }
+        write_json(folder / "explain.json", about)
+        if found is not None:
+            for line in pointing.lines(found):
+                log(line)
+            for why, number in self.left_out.items():
+                log(f"not counted, {why}: {number}")
+        return Explained(len(items) - refused, refused, found, [table, folder / "explain.json", *self.sheets])
+
+    def case(self, item: Item) -> Case:
+        path = item.images[self.contract.primary]
+        if self.split or item.mask:
+            sample = read(item, self.tables[item.source]).sample
+            images, truth = sample.images, sample.truth
+        else:
+            images, truth = self.predictor.load(item.images), None
+        file = self.finder.find(path) if self.scored and self.contract.task == "classify" else None
+        if file is None:
+            return Case(images, truth)
+        mask, size = decode_mask(file) > 0, images[self.contract.primary].shape[:2]
+        if mask.shape != size:
+            raise DataError(
+                f"{file}: is {mask.shape[1]}x{mask.shape[0]} px, its picture {path.name} {size[1]}x{size[0]}",
+                remedy="a mask has its picture's size",
+            )
+        return Case(images, truth, mask)
+
+    def row(self, case: Case, path: Path, drawn: Path) -> dict[str, Any]:
+        from leakdet_tf.analysis.explain import overlay, spread, thumbnail
+
+        image = case.images[self.contract.primary]
+        reading = read_answer(self.predictor.predict(case.images), case.truth, self.contract, self.index)
+        inputs, geometry = self.predictor.prepare(case.images)
+        heat: Heat = np.zeros(image.shape[:2], np.float32)
+        if reading.index is not None:
+            batch = {name: pixels[None] for name, pixels in inputs.items()}
+            heat = spread(self.cam(batch, target=reading.index)[0], geometry)
+        mask, why = _mask_of(case, reading, self.contract)
+        pointed = point(heat, mask) if self.scored and mask is not None and not why else None
+        if pointed is not None:
+            self.pointed.append(pointed)
+        elif self.scored:
+            self.left_out[why] += 1
+        picture = overlay(image, heat)
+        with whole_file(drawn) as temporary:
+            Image.fromarray(picture).save(temporary, format="PNG")
+        name = "" if reading.index is None else self.contract.class_names[reading.index]
+        pair = (thumbnail(viewable(image), THUMBNAIL), thumbnail(picture, THUMBNAIL, heat=heat, mask=mask))
+        under = (path.name, f"heat of {name}" if name else NOTHING)
+        self.shown.append(Twins(*pair, under, caption(reading, pointed)))
+        return {
+            "picture": str(path),
+            "class": name,
+            "score": _text(reading.score),
+            "decided": reading.decided,
+            "truth": reading.truth,
+            "hit": "" if pointed is None else int(pointed.hit),
+            "chance": _text(None if pointed is None else pointed.chance),
+            "heat_inside": _text(None if pointed is None else pointed.inside),
+            "mask_share": _text(None if pointed is None else pointed.area),
+            "overlay": str(drawn),
+        }
+
+    def flush(self, folder: Path) -> None:
+        if not self.shown:
+            return
+        title = f"{self.settings.name}: heat at {self.cam.layer}, each map scaled to its own maximum (cross)"
+        title += "; the truth outlined in cyan" if self.scored else ""
+        self.sheets.append(folder / f"sheet_{len(self.sheets) + 1:02d}.png")
+        save(sheet(self.shown, title), self.sheets[-1])
+        self.shown = []
+
+
+def read_answer(answer: Any, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None) -> Reading:
+    """What an answer (and the truth, if known) says, and which class is explained: ``index``, or the decided one.
+
+    A segmenter's is the painted class with most pixels, with its mean score over these; a classifier's that of the
+    highest score.
+    """
+    names, painted = contract.class_names, np.array([item.rgb is not None for item in contract.classes])
+    if contract.task == "classify":
+        true = "" if truth is None or truth[0] == IGNORE else _joined(names, np.flatnonzero(truth))
+        best = int(answer.scores.argmax()) if index is None else index
+        return Reading(best, float(answer.scores[best]), answer.answer, true)
+    pixels = _counts(answer.labels, len(names)) * painted
+    true = "" if truth is None else _joined(names, np.flatnonzero(_counts(truth, len(names)) * painted))
+    decided = int(pixels.argmax()) if pixels.any() else None
+    chosen = decided if index is None else index
+    inside = answer.labels == chosen
+    score = float(answer.scores[inside].mean()) if inside.any() else None
+    return Reading(chosen, score, _joined(names, np.flatnonzero(pixels)), true)
+
+
+def caption(reading: Reading, pointed: Pointed | None) -> str:
+    """A line for the contact sheet: decided, score of the class explained, truth, and whether the maximum is on it."""
+    parts = [reading.decided + ("" if reading.score is None else f" {reading.score:.2f}")]
+    if reading.truth:
+        parts.append(f"truth {reading.truth}")
+    if pointed is not None:
+        parts.append(f"{'hit' if pointed.hit else 'miss'} (chance {pointed.chance:.0%})")
+    return " · ".join(parts)
+
+
+class MaskFinder:
+    """Finds the mask of a picture; keeps the manifests that it has read."""
+
+    def __init__(self, folder: str = "masks") -> None:
+        self._folder = folder
+        self._manifests: dict[Path, dict[str, str]] = {}
+        self._taken: dict[Path, Path] = {}
+
+    def find(self, picture: Path) -> Path | None:
+        """The mask's file, None if there is none.
+
+        The ``manifest.json`` of a rendered folder above the picture names it; else it is a picture of the same stem in
+        ``masks`` beside the folder that the picture lies in.
+
+        Raises:
+            DataError: a manifest is not JSON or names a mask that is not there, or two pictures share a mask.
+        """
+        file = self._named(picture.resolve()) or self._beside(picture)
+        if file is not None and self._taken.setdefault(file, picture) != picture:
+            raise DataError(
+                f"{file}: is the mask of {self._taken[file]} and of {picture}", remedy="give each a stem of its own"
+            )
+        return file
+
+    def _named(self, picture: Path) -> Path | None:
+        for above in list(picture.parents)[:_FOLDERS_UP]:
+            named = self._manifest(above / MANIFEST).get(picture.relative_to(above).as_posix())
+            if named is not None:
+                if not (above / named).is_file():
+                    raise DataError(f"{above / named}: missing, yet {above / MANIFEST} names it", remedy="restore it")
+                return above / named
+        return None
+
+    def _manifest(self, path: Path) -> dict[str, str]:
+        if path not in self._manifests:
+            self._manifests[path] = _masks_in(path) if path.is_file() else {}
+        return self._manifests[path]
+
+    def _beside(self, picture: Path) -> Path | None:
+        place = picture.parent.parent / self._folder
+        named = (place / f"{picture.stem}{suffix}" for suffix in (".png", *SUFFIXES))
+        return next((path for path in named if path.is_file()), None)
+
+
+def _masks_in(path: Path) -> dict[str, str]:
+    # Masks by picture, both below the manifest's folder; none in somebody else's file of that name.
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error})", remedy="restore or rename it") from error
+    pictures = manifest.get("pictures") if isinstance(manifest, dict) else None
+    entries = [entry for entry in pictures if isinstance(entry, dict)] if isinstance(pictures, list) else []
+    named = [(entry.get("file"), entry.get("mask")) for entry in entries]
+    return {file: mask for file, mask in named if isinstance(file, str) and isinstance(mask, str)}
+
+
+def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *, masks: bool) -> list[Item]:
+    # Pictures as if a reader had found them; a segmenter's with their masks, whose values its source explains.
+    if len(contract.inputs) > 1:
+        listed = ", ".join(contract.inputs)
+        raise ConfigError(f"the model takes {listed} together, not single pictures", remedy="use --split")
+    first, *others = settings.data.sources
+    wanted = masks and contract.task == "segment"
+    if wanted and others:
+        raise ConfigError(
+            "--masks: the experiment's sources differ in what mask values mean", remedy="use --split, or leave it out"
+        )
+    finder = MaskFinder(first.masks)
+    return [
+        Item(str(path), {contract.primary: path}, finder.find(path) if wanted else None, Origin(str(path)), first.name)
+        for path in pictures
+    ]
+
+
+def _mask_of(case: Case, reading: Reading, contract: Contract) -> tuple[Flags | None, str]:
+    # Where the explained class truly is, and why that picture is not counted, empty when it is.
+    if contract.task == "classify":
+        if case.mask is None:
+            return None, NO_MASK
+        absent = case.truth is not None and case.truth[reading.index] == 0
+        return case.mask, NOT_THERE if absent or not case.mask.any() else ""
+    if case.truth is None:
+        return None, NO_MASK
+    if reading.index is None:
+        return None, NOTHING
+    mask: Flags = case.truth == reading.index
+    return mask, "" if mask.any() else NOT_THERE
+
+
+def _counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[Any]:
+    return np.bincount(labels.ravel(), minlength=256)[:classes]
+
+
+def _joined(names: Sequence[str], chosen: npt.NDArray[Any]) -> str:
+    return "+".join(names[index] for index in chosen) or "none"
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,243 @@
+"""What ``fit --resume`` asks before it goes on: which run it is, that nobody is at work there, that it is the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from leakdet_tf.config.load import load
+from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.errors import ConfigError, DataError, TrainingError
+from leakdet_tf.core.files import sha256_file, write_json
+from leakdet_tf.data.cache import Cache
+from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
+
+DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
+LOCK = "lock"
+_CHECKPOINTS = "checkpoints"
+_ELSEWHERE = "or leave out --resume to begin a new run"
+
+
+def find_run(place: str) -> Path:
+    """The run to resume: a run's folder, or of the folder of an experiment's runs the newest unfinished one.
+
+    When all are finished, the newest is given.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    folder = Path(place)
+    if not folder.is_dir():
+        raise ConfigError(f"--resume {place}: no such folder", remedy=f"name a run, {_ELSEWHERE}")
+    if (folder / _CHECKPOINTS).is_dir():
+        return folder
+    runs = [path for path in folder.iterdir() if (path / _CHECKPOINTS).is_dir()]
+    if not runs:
+        raise ConfigError(f"--resume {place}: holds no run", remedy=f"name a run, {_ELSEWHERE}")
+    # Run folders are named by date and time, and a second one of the same second by a number behind it.
+    return max(runs, key=lambda path: (not is_finished(path), path.name[:15], len(path.name), path.name))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its report and bundles; one that Ctrl-C ended has not."""
+    before_there_were_checkpoints = (folder / "metrics.json").is_file() and not any(
+        (folder / _CHECKPOINTS).glob("epoch-*")
+    )
+    return (folder / FINISHED).is_file() or before_there_were_checkpoints
+
+
+def mark_finished(folder: Path, epochs: int, reason: str) -> None:
+    """Say that nothing is left to do in a run."""
+    write_json(folder / FINISHED, {"epochs": epochs, "reason": reason, "environment": environment()})
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process at work in a run while the block runs (no-op on Windows).
+
+    The file ``lock`` names process and host. One whose process is dead on this host is taken over, and one of another
+    host when it was held by this very SLURM job, which is started again where there is room.
+
+    Raises:
+        TrainingError: another process is at work, or may be on another host.
+    """
+    if os.name == "nt":
+        yield
+        return
+    path = folder / LOCK
+    handle = _take(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _take(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            known = _flock(handle)
+            holder = _holder(handle)
+            if known is False or _may_be_at_work(holder, known):
+                raise _held(path, holder)
+            if _is_still(path, handle):
+                mine = {"pid": os.getpid(), "host": platform.node(), "job": os.environ.get("SLURM_JOB_ID", "")}
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps(mine).encode(), 0)
+                os.fsync(handle)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder ended and removed it between our opening and locking it
+
+
+def _flock(handle: int) -> bool | None:
+    # Whether the kernel gives us the file, which it takes from every dead process; None: this disk has no such locks.
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            return None
+        raise
+    return True
+
+
+def _holder(handle: int) -> dict[str, Any]:
+    try:
+        said = json.loads(os.pread(handle, 4096, 0))
+    except ValueError:  # killed before it was written
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _may_be_at_work(holder: Mapping[str, Any], known: bool | None) -> bool:
+    if not holder:
+        return False
+    if holder.get("host") != platform.node():
+        return not holder.get("job") or holder["job"] != os.environ.get("SLURM_JOB_ID")
+    return known is None and _lives(int(holder["pid"]))
+
+
+def _lives(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _held(path: Path, holder: Mapping[str, Any]) -> TrainingError:
+    host = holder.get("host", platform.node())
+    remedy = "wait until it ends" if host == platform.node() else f"if it is gone, delete {path}"
+    return TrainingError(
+        f"{path.parent}: process {holder.get('pid', '?')} on {host} is at work in this run", remedy=remedy
+    )
+
+
+def same_experiment(folder: Path, experiment: Experiment) -> None:
+    """Check that a run was started with this experiment; where its runs are kept may differ.
+
+    Raises:
+        ConfigError: a key differs, and is named with both values.
+    """
+    if not (folder / EXPERIMENT).is_file():
+        return
+    was, now = (_flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
+    differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and key != "runs"]
+    if differing:
+        key, more = differing[0], len(differing) - 1
+        raise ConfigError(
+            f"{folder}: was started with {key} = {_said(was, key)}, not {_said(now, key)}"
+            + (f" (and {more} more)" if more else ""),
+            remedy=f"give the same experiment and --set as then, {_ELSEWHERE}",
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            flat |= _flat({str(i): item for i, item in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False)[:80] if key in values else "nothing"
+
+
+def same_data(folder: Path, caches: Mapping[str, Cache]) -> None:
+    """Check that a run was started with these files.
+
+    Raises:
+        DataError: a split's files differ; the first is named.
+    """
+    if not (folder / DATA).is_file():
+        return
+    was = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    for name, cache in caches.items():
+        now = dict(zip(cache.ids, map(list, cache.digests), strict=True))
+        before = was[name]["files"]
+        differing = [one for one in {**before, **now} if before.get(one) != now.get(one)]
+        if was[name]["sha256"] != cache.sha256:
+            how = (
+                f"{len(differing)} pictures are others, first {differing[0]}" if differing else "their order is another"
+            )
+            raise DataError(
+                f"{folder}: was started with other data: {name}: {how}", remedy=f"restore them, {_ELSEWHERE}"
+            )
+
+
+def identity(folder: Path, caches: Mapping[str, Cache]) -> dict[str, str]:
+    """Digests of a run's resolved experiment and of its splits, by name, for its checkpoints."""
+    return {EXPERIMENT: sha256_file(folder / EXPERIMENT), **{name: cache.sha256 for name, cache in caches.items()}}
+
+
+def same_identity(folder: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Check that a checkpoint is of the run in whose folder it lies.
+
+    Raises:
+        TrainingError: the run's experiment file was changed, or its checkpoints were.
+    """
+    differing = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    if differing:
+        raise TrainingError(
+            f"{folder}: its checkpoint was written with another {differing[0]}",
+            remedy="restore the run's own files, or train anew",
+        )
+
+
+def tell_versions(folder: Path, log: Log) -> None:
+    """Say which packages are of another version than when the run was started: its last digits may then differ."""
+    if not (folder / ENVIRONMENT).is_file():
+        return
+    was = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["packages"]
+    for name, version in environment()["packages"].items():
+        if was.get(name, version) != version:
+            log(f"note: the run was started with {name} {was[name]}, now it is {version}: results may differ a little")
