@@ -82,7 +82,7 @@ def test_best_and_last_are_what_they_say(learnt: tuple[Job, Outcome, list[str]])
     assert mean_iou(checkpoint(job, "best"), job.val_cache) == pytest.approx(max(figures), abs=2e-4)
     assert mean_iou(checkpoint(job, "last"), job.val_cache) == pytest.approx(figures[-1], abs=2e-4)
     assert same(weights(checkpoint(job, "last")), weights(job.model))
-    assert sorted(path.name for path in (job.folder / "checkpoints").iterdir()) == ["best.keras", "last.keras"]
+    assert sorted(path.name for path in (job.folder / "checkpoints").iterdir()) == ["best.keras", "epoch-0003", "epoch-0004", "last.keras"]
 
 
 def test_the_history_file_holds_the_rows(learnt: tuple[Job, Outcome, list[str]]) -> None:
@@ -239,7 +239,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(job: Job, monkeypa
         f"{path}: cannot be written (No space left on device); free disk space or set runs to another disk"
     )
     assert [path.read_bytes()] == kept
-    assert sorted(file.name for file in path.parent.iterdir()) == ["best.keras", "last.keras"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.keras", "epoch-0001", "last.keras"]
     assert len(rows(job)) == 1
 
 
