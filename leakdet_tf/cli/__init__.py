@@ -79,7 +79,7 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 incomplete, 2 refused, 75 to resume, 130 interrupted."""
+    """Run the command line; returns 0 done, 1 incomplete, 2 refused, 75 to be resumed, 130 interrupted."""
     import sys
 
     given = sys.argv[1:] if arguments is None else arguments
