@@ -92,7 +92,7 @@ def answered_sheet(shown: Sequence[Sample], answers: Sequence[Classification], t
     for sample, given in zip(shown, answers, strict=True):
         assert sample.truth is not None
         there = tuple(name for name, inside in zip(given.classes, sample.truth, strict=True) if inside)
-        text = (sample.id, f"is {'+'.join(there) or 'none'}", f"answer: {given.answer} {given.scores.max():.2f}")
+        text = (sample.id, f"is {'+'.join(there) or 'none'}", f"said {given.answer} {given.scores.max():.2f}")
         found.append(Shown(next(iter(sample.images.values())), text, there == given.labels))
     return sheet(found, title)
 
@@ -102,7 +102,7 @@ def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured
     for sample, place in zip(shown, places, strict=True):
         truth = "+".join(measured.labels(place, measured.answers.truth)) or "none"
         said = "+".join(measured.labels(place)) if measured.answered[place] else UNSURE
-        text = (sample.id, f"is {truth}", f"answer: {said or 'none'} {measured.sure[place]:.2f}")
+        text = (sample.id, f"is {truth}", f"said {said or 'none'} {measured.sure[place]:.2f}")
         found.append(Shown(next(iter(sample.images.values())), text, bool(measured.right[place])))
     return found
 
