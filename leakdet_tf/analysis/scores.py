@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.tables import DAMAGED, REMEDY
+from leakdet_tf.analysis.tables import REMEDY, read_arrays
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import whole_file
 
@@ -136,20 +135,10 @@ def load_scores(path: Path) -> Answers:
     Raises:
         DataError: the file is missing, damaged, or does not hold such answers.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing", remedy=REMEDY) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy=REMEDY) from error
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            found = {name: np.asarray(archive[name]) for name in (*_NAMES, *_ARRAYS, "activation")}
-    except DAMAGED as error:
-        raise DataError(f"{path}: damaged, or no answers of a classifier ({error})", remedy=REMEDY) from error
-    for name in (*_NAMES, "activation"):
-        if found[name].dtype.kind != "U" or found[name].ndim != 1 or not found[name].size:
-            raise DataError(f"{path}: '{name}' are not names", remedy=REMEDY)
+    texts = (*_NAMES, "activation")
+    found = read_arrays(path, (*texts, *_ARRAYS), texts=texts, what="answers of a classifier")
+    if empty := [name for name in texts if not found[name].size]:
+        raise DataError(f"{path}: '{empty[0]}' are not names", remedy=REMEDY)
     names = {name: tuple(map(str, found[name])) for name in _NAMES}
     try:
         return Answers(

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from leakdet_tf.core.files import whole_file
 COUNTS = "counts.npz"
 _FIELDS = ("ids", "counts", "boundary", "members", "classes")
 REMEDY = "run evaluate again"
-DAMAGED = (
+_DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
     *(MemoryError, NotImplementedError, RuntimeError, SyntaxError),  # sizes, methods, passwords, array headers
 )
@@ -88,6 +89,20 @@ def load_counts(path: Path) -> PerPicture:
     Raises:
         DataError: the file is missing, damaged, or does not hold such counts.
     """
+    found = read_arrays(path, _FIELDS, texts=("ids", "classes"), what="counts of pictures")
+    names = {name: tuple(map(str, found[name])) for name in ("ids", "classes")}
+    try:
+        return PerPicture(names["ids"], found["counts"], found["boundary"], found["members"], names["classes"])
+    except DataError as error:
+        raise DataError(f"{path}: {error.args[0]}", remedy=error.remedy) from error
+
+
+def read_arrays(path: Path, names: Sequence[str], *, texts: Sequence[str], what: str) -> dict[str, npt.NDArray[Any]]:
+    """Arrays by name from an ``.npz`` file, without pickles; ``texts`` are those that must be lists of names.
+
+    Raises:
+        DataError: the file is missing, damaged, or is not ``what`` it should hold.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -96,17 +111,13 @@ def load_counts(path: Path) -> PerPicture:
         raise DataError(f"{path}: cannot be read ({error.strerror})", remedy=REMEDY) from error
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            found = {name: np.asarray(archive[name]) for name in _FIELDS}
-    except DAMAGED as error:
-        raise DataError(f"{path}: damaged, or no counts of pictures ({error})", remedy=REMEDY) from error
-    for name in ("ids", "classes"):
+            found = {name: np.asarray(archive[name]) for name in names}
+    except _DAMAGED as error:
+        raise DataError(f"{path}: damaged, or no {what} ({error})", remedy=REMEDY) from error
+    for name in texts:
         if found[name].dtype.kind != "U" or found[name].ndim != 1:
             raise DataError(f"{path}: '{name}' are not names", remedy=REMEDY)
-    names = {name: tuple(map(str, found[name])) for name in ("ids", "classes")}
-    try:
-        return PerPicture(names["ids"], found["counts"], found["boundary"], found["members"], names["classes"])
-    except DataError as error:
-        raise DataError(f"{path}: {error.args[0]}", remedy=error.remedy) from error
+    return found
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -126,7 +126,7 @@ def explain(
     else:
         items = _items(pictures, settings, predictor.contract, masks=masks)
     index = None if target is None else names.index(target)
-    cam = GradCam(predictor.backend._model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
+    cam = GradCam(predictor.backend.model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
     work = _Work(settings, predictor, cam, index, split=bool(split), masks=masks)
     try:
         return work.write(items, Path(out), log)

@@ -18,7 +18,7 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.registry import REGISTRY
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.pretrained import load_encoder
-from leakdet_tf.models.unet import _SCALES, _encode
+from leakdet_tf.models.unet import SCALES, encode
 from leakdet_tf.models.weight_files import find_weights
 
 _ACTIVATIONS = {"softmax": 2, "sigmoid": 1}
@@ -148,8 +148,8 @@ def _classifier(
 
     picture = keras.Input((height, width, channels), dtype=input_dtype, name=input_name)
     # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
-    x = keras.layers.Rescaling(_SCALES[input_dtype], dtype="float32", name="photometry")(picture)
-    features = _encode(x, encoder, options, (height, width))
+    x = keras.layers.Rescaling(SCALES[input_dtype], dtype="float32", name="photometry")(picture)
+    features = encode(x, encoder, options, (height, width))
     x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="head_pool")(features[-1])
     if dropout:
         x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
@@ -179,8 +179,8 @@ def _the_input(inputs: Mapping[str, ImageSpec] | None) -> tuple[Sequence[int], s
 
 
 def _check(name: str, classes: int, activation: str, input_dtype: str, dropout: float) -> None:
-    if input_dtype not in _SCALES:
-        raise ModelError(f"{name}: input_dtype '{input_dtype}' is unknown", remedy=did_you_mean(input_dtype, _SCALES))
+    if input_dtype not in SCALES:
+        raise ModelError(f"{name}: input_dtype '{input_dtype}' is unknown", remedy=did_you_mean(input_dtype, SCALES))
     if activation not in _ACTIVATIONS:
         raise ModelError(f"{name}: activation '{activation}' is unknown", remedy=did_you_mean(activation, _ACTIVATIONS))
     fewest = _ACTIVATIONS[activation]

@@ -26,13 +26,13 @@ class KerasBackend:
                 f"the model takes {taken}, the experiment gives {sorted(contract.inputs)}", remedy="rename one"
             )
         # Keras takes arrays as the model's inputs were declared: bare, as a list or by name. Here always as a list.
-        self._model = keras.Model(model.inputs, model.outputs, name=model.name)
+        self.model = keras.Model(model.inputs, model.outputs, name=model.name)
         self._names = [tensor.name for tensor in model.inputs]
 
     def run(self, inputs: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
         """One picture: (h, w, C) raw pixels by input name → float32 outputs by name, without a batch axis."""
         batch = [inputs[name][None] for name in self._names]
-        answer = self._model.predict_on_batch(batch)
+        answer = self.model.predict_on_batch(batch)
         arrays = answer if isinstance(answer, list | tuple) else [answer]
         return {f"output_{i}": np.asarray(array[0], np.float32) for i, array in enumerate(arrays)}
 

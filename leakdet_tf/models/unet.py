@@ -14,7 +14,7 @@ from leakdet_tf.models.initialize import draw_weights
 
 STRIDES = (2, 4, 8, 16, 32)
 # Factor that puts a raw input on the scale 0..255, by the dtype it is declared with.
-_SCALES = {"uint8": 1.0, "uint16": 1.0 / 257.0, "float32": 1.0}
+SCALES = {"uint8": 1.0, "uint16": 1.0 / 257.0, "float32": 1.0}
 # Fewest classes with which an activation means something.
 _ACTIVATIONS = {"softmax": 2, "sigmoid": 1, "linear": 1}
 
@@ -62,8 +62,8 @@ def unet(
         ModelError: an argument is out of range, or the encoder or head does not return what it should.
     """
     height, width, _ = shape = _checked_shape(input_shape)
-    if input_dtype not in _SCALES:
-        raise ModelError(f"unet: input_dtype '{input_dtype}' is unknown", remedy=did_you_mean(input_dtype, _SCALES))
+    if input_dtype not in SCALES:
+        raise ModelError(f"unet: input_dtype '{input_dtype}' is unknown", remedy=did_you_mean(input_dtype, SCALES))
     _check_outputs(classes, activation)
     if len(decoder_filters) != len(STRIDES) or not all(_positive(filters) for filters in decoder_filters):
         raise ModelError(
@@ -73,8 +73,8 @@ def unet(
 
     image = keras.Input(shape, dtype=input_dtype, name=input_name)
     # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
-    x = keras.layers.Rescaling(_SCALES[input_dtype], dtype="float32", name="photometry")(image)
-    *skips, x = features = _encode(x, encoder, encoder_options or {}, (height, width))
+    x = keras.layers.Rescaling(SCALES[input_dtype], dtype="float32", name="photometry")(image)
+    *skips, x = features = encode(x, encoder, encoder_options or {}, (height, width))
     for stage, filters in enumerate(decoder_filters):
         skip = skips.pop() if skips else None
         x = _decoder_stage(x, skip, filters, f"decoder_stage{stage}")
@@ -109,7 +109,7 @@ def _decoder_stage(x: keras.KerasTensor, skip: keras.KerasTensor | None, filters
     return x
 
 
-def _encode(
+def encode(
     x: keras.KerasTensor,
     encoder: str | Callable[..., Any],
     options: dict[str, Any],

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.config.data import Data
+from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.data.cache import Cache
 
+LABELLED = ("crack", "leak", "sound")
+"""The class folders of ``folders``."""
 VALUES = {"0": "background", "1": "blob", "255": "ignore"}
 
 
@@ -41,6 +44,26 @@ def fill_folder(write: Callable[..., Path]) -> Callable[..., Path]:
         return folder
 
     return _fill
+
+
+@pytest.fixture
+def draw(write: Callable[..., Path]) -> Callable[..., Path]:
+    """``draw(path, seed)``: a random 12x10 colour picture."""
+
+    def _draw(path: Path, seed: int, size: tuple[int, int] = (12, 10)) -> Path:
+        return write(path, np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+    return _draw
+
+
+@pytest.fixture
+def folders(tmp_path: Path, draw: Callable[..., Path]) -> Path:
+    """A root of three splits with four, two and two pictures of each class, all different."""
+    for number, split in enumerate(SPLITS):
+        for place, name in enumerate(LABELLED):
+            for index in range(4 if split == "train" else 2):
+                draw(tmp_path / "root" / split / name / f"{index}.png", 100 * number + 10 * place + index)
+    return tmp_path / "root"
 
 
 @pytest.fixture

@@ -32,26 +32,6 @@ def settings(root: Path, **keys: Any) -> Data:
     return Data.model_validate({"root": str(root), "labels": "folders", "inputs": INPUTS} | keys)
 
 
-@pytest.fixture
-def draw(write: Write) -> Draw:
-    """``draw(path, seed)``: a random 12x10 colour picture."""
-
-    def _draw(path: Path, seed: int, size: tuple[int, int] = (12, 10)) -> Path:
-        return write(path, np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
-
-    return _draw
-
-
-@pytest.fixture
-def folders(tmp_path: Path, draw: Draw) -> Path:
-    """A root of three splits with four, two and two pictures of each class, all different."""
-    for number, split in enumerate(SPLITS):
-        for place, name in enumerate(CLASSES):
-            for index in range(4 if split == "train" else 2):
-                draw(tmp_path / "root" / split / name / f"{index}.png", 100 * number + 10 * place + index)
-    return tmp_path / "root"
-
-
 def table(folder: Path, *lines: str, head: str = "file,label", mark: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "labels.csv"

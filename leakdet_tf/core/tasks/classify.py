@@ -18,6 +18,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import IGNORE, Classification
+from leakdet_tf.core.tasks.output import output_of
 from leakdet_tf.core.tasks.segment import viewable
 
 PRESENT = 0.5
@@ -151,15 +152,8 @@ def decode(
     Raises:
         ContractError: the shape is not the contract's, or a value is no probability.
     """
-    if isinstance(outputs, Mapping):
-        if not outputs:
-            raise ContractError("the model gave no output")
-        array = next(iter(outputs.values()))
-    else:
-        array = outputs
-    expected = (len(contract.classes),)
-    if array.shape != expected:
-        raise ContractError(f"the model's output has shape {array.shape}, the contract says {expected}")
+    size, classes = contract.inputs[contract.primary].size, len(contract.classes)
+    array = output_of(outputs, output_shape(size, classes))
     scores = calibrated(array, contract)
     there = chosen(scores, contract)
     return Classification(

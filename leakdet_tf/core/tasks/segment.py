@@ -19,6 +19,7 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Labels, Pixels, Size, as_channels
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Mask
+from leakdet_tf.core.tasks.output import output_of
 
 OVERLAY_OPACITY = 0.45
 
@@ -81,15 +82,8 @@ def decode(outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract:
     Raises:
         ContractError: the shape is not the contract's, or a value is not finite.
     """
-    if isinstance(outputs, Mapping):
-        if not outputs:
-            raise ContractError("the model gave no output")
-        array = next(iter(outputs.values()))
-    else:
-        array = outputs
-    expected = (*contract.inputs[contract.primary].size, len(contract.classes))
-    if array.shape != expected:
-        raise ContractError(f"the model's output has shape {array.shape}, the contract says {expected}")
+    size, classes = contract.inputs[contract.primary].size, len(contract.classes)
+    array = output_of(outputs, output_shape(size, classes))
     labels, scores = decide(array)
     return Mask(
         labels=geometry.to_source(labels),
