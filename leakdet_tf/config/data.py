@@ -84,7 +84,8 @@ class Split(Table):
     )
     manifest: Line = Field(
         default="",
-        description="A `split.json` written by an earlier run or `leakdet-tf data split`, to be used as it is.",
+        description="A `split.json` written by an earlier run or `leakdet-tf data split`, to be used as it is; or a "
+        'JSON file whose `split` names the part of each picture\'s file: `{"split": {"a.jpg": "train"}}`.',
     )
 
     @field_validator("group")
@@ -156,6 +157,16 @@ class Augment(Table):
     jpeg: Annotated[float, Field(ge=0, le=0.95)] = Field(
         default=0.0, description="Largest loss of JPEG quality: 0.7 draws qualities from 30 to 100; 8-bit inputs only."
     )
+    mosaic: Fraction = Field(
+        default=0.0,
+        description="To detect: probability that a picture is one of four put together (arXiv 2004.10934).",
+    )
+    mosaic_close: Count = Field(default=10, description="Last epochs, in which there is neither mosaic nor mixup.")
+    mixup: Fraction = Field(
+        default=0.0,
+        description="To detect: probability that a picture shows through another, boxes of both kept (arXiv "
+        "1710.09412).",
+    )
 
 
 Values = dict[str, str | Annotated[list[str], Field(min_length=1)]]
@@ -163,13 +174,20 @@ _VALUES = (
     'Class of each mask value or range of values, such as `0 = "background"` or `"128-255" = "gas"`; a list '
     '(`0 = ["background", "machine"]`) says that it is one of several; `"ignore"` leaves pixels out of loss and '
     "scores. Any other value is an error. With `labels`: class of each folder or word "
-    '(`cracked = "crack"`), a list for several classes at once; none where the words are the classes\' own names.'
+    '(`cracked = "crack"`), a list for several classes at once; none where the words are the classes\' own names. '
+    "Of boxes: class of each word, or of YOLO's each number (none: the classes in their order); "
+    '`"ignore"` makes regions that count neither in loss nor in score, `"background"` drops the boxes.'
 )
 _LABELS = (
     'Where the labels of whole pictures are, for classification: `"folders"` (a folder for each class inside each '
     "split's folder), or the name of a CSV file in each split's folder with the columns `file` and `label`; several "
-    "labels are joined by `;`. Empty: there are masks."
+    'labels are joined by `;`. Where boxes are, for detection: `"yolo"` (a text file for each picture, in the folders '
+    '`annotations`), `"voc"` (an XML file for each, likewise), or the name of a COCO file ending in `.json` in each '
+    "split's folder. Empty: there are masks."
 )
+_ANNOTATIONS = "Name of the folders that hold the boxes' text or XML files."
+BOXES = ("yolo", "voc")
+"""Values of ``data.labels`` that say in which files boxes are; a name ending in ``.json`` is a COCO file's."""
 
 
 def _parsed(value: Values, info: ValidationInfo) -> Values:
@@ -209,6 +227,7 @@ class Source(Table):
         description="Folder of an input's pictures by the input's name, where it is not `data.inputs.*.folder`.",
     )
     labels: Line = Field(default="", description=_LABELS)
+    annotations: Text = Field(default="labels", description=_ANNOTATIONS)
     values: Values = Field(default={}, description=_VALUES)
     take: Count = Field(
         default=0,
@@ -228,6 +247,11 @@ class Source(Table):
 
     _parse = field_validator("values")(_parsed)
 
+    @property
+    def of_boxes(self) -> bool:
+        """Whether the labels are boxes."""
+        return self.labels in BOXES or self.labels.endswith(".json")
+
     @model_validator(mode="after")
     def _means_something(self) -> Source:
         if not self.values and not self.labels:
@@ -235,7 +259,15 @@ class Source(Table):
         return self
 
 
-_OF_A_SOURCE = ("root", "masks", "labels", "values", "synth", "split")  # keys of Data that describe one set of pictures
+_OF_A_SOURCE = (
+    "root",
+    "masks",
+    "labels",
+    "annotations",
+    "values",
+    "synth",
+    "split",
+)  # keys of Data that describe one set of pictures
 
 
 class Data(Table):
@@ -248,6 +280,7 @@ class Data(Table):
     )
     masks: Text = Field(default="masks", description="Name of the folders that hold masks.")
     labels: Line = Field(default="", description=_LABELS)
+    annotations: Text = Field(default="labels", description=_ANNOTATIONS)
     values: Values = Field(default={}, description=_VALUES)
     inputs: dict[Name, Input] = Field(min_length=1, description="The model's inputs by name; most models have one.")
     synth: Synth | None = Field(default=None, description="Render pictures when `root` does not exist.")

@@ -17,13 +17,16 @@ from leakdet_tf.config.fields import MAX_CLASSES, Color, Count, Fraction, Line, 
 class Task(Table):
     """What the model answers."""
 
-    kind: Literal["segment", "classify"] = Field(
+    kind: Literal["segment", "classify", "detect"] = Field(
         default="segment",
         description="`segment`: a class for each pixel. `classify`: what is on a picture as a whole; with "
-        '`model.activation = "sigmoid"` a picture may show several classes, or none.',
+        '`model.activation = "sigmoid"` a picture may show several classes, or none. `detect`: a box around each '
+        "thing.",
     )
     classes: list[Text] = Field(
-        min_length=2, max_length=MAX_CLASSES, description="Class names in the order of the model's output channels."
+        min_length=1,
+        max_length=MAX_CLASSES,
+        description="Class names in the order of the model's output channels; two or more, to detect one or more.",
     )
     colors: dict[str, Color] = Field(
         default={},
@@ -32,9 +35,11 @@ class Task(Table):
 
     @field_validator("classes")
     @classmethod
-    def _told_apart(cls, value: list[str]) -> list[str]:
+    def _told_apart(cls, value: list[str], info: ValidationInfo) -> list[str]:
         if len(set(value)) != len(value):
             raise ValueError("a class name stands twice")
+        if len(value) < 2 and info.data.get("kind") != "detect":
+            raise ValueError("name two or more; with one there is nothing to tell apart")
         if "ignore" in value:
             raise ValueError("'ignore' cannot name a class: in data.values it leaves pixels out")
         return value
@@ -54,7 +59,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     factory: Text = Field(
-        description="Registered model (`unet`, `resnet_classifier`, `mobilenet_classifier`), or "
+        description="Registered model (`unet`, `resnet_classifier`, `mobilenet_classifier`, `yolov8`), or "
         "`package.module:function`."
     )
     weights: Line = Field(
@@ -110,13 +115,15 @@ class Train(Table):
     loss: list[Text] = Field(
         default=[],
         description="Losses that are added up: `cross_entropy`, `focal`, and to segment `dice`, `jaccard`, or "
-        "`package.module:function`. Empty: `cross_entropy`, to segment with `dice`.",
+        "`package.module:function`. Empty: `cross_entropy`, to segment with `dice`. To detect it is `box` (complete "
+        "IoU), `class` (binary cross-entropy) and `edges` (distribution focal), and cannot be changed.",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="To classify: share of a label's certainty that is spread over all classes."
     )
     loss_weights: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[], description="Factor of each loss, in their order; empty: 1 each."
+        default=[],
+        description="Factor of each loss, in their order; empty: 1 each, to detect 7.5, 0.5 and 1.5.",
     )
     class_weights: Literal["none", "pixels", "pictures"] | list[Annotated[float, Field(ge=0)]] = Field(
         default="none",
@@ -129,8 +136,8 @@ class Train(Table):
     )
     patience: Count = Field(
         default=8,
-        description="Epochs without a better validation mean IoU (to classify: mean F1) before training, or its stage, "
-        "stops; 0 never stops early.",
+        description="Epochs without a better validation mean IoU (to classify: mean F1; to detect: mAP) before "
+        "training, or its stage, stops; 0 never stops early.",
     )
     stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
 
@@ -141,7 +148,14 @@ class Train(Table):
 
     def losses(self, kind: str) -> list[str]:
         """The losses of a task: those named, or its default."""
-        return self.loss or (["cross_entropy"] if kind == "classify" else ["cross_entropy", "dice"])
+        return self.loss or list(_LOSSES[kind])
+
+
+_LOSSES = {
+    "segment": ("cross_entropy", "dice"),
+    "classify": ("cross_entropy",),
+    "detect": ("box", "class", "edges"),
+}
 
 
 class Evaluate(Table):
@@ -164,18 +178,31 @@ class Evaluate(Table):
         description="To classify: largest share of errors among the answers that are not `unsure`; what is held to it "
         "is its upper bound at `confidence`.",
     )
+    nms_iou: Fraction = Field(
+        default=0.7, description="To detect: boxes of one class that overlap by more are one thing; the best is kept."
+    )
+    max_boxes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=300, description="To detect: most boxes on a picture."
+    )
 
 
 class Export(Table):
     """Which files are made for devices, and what they must hold."""
 
-    formats: list[Literal["tflite_float32"]] = Field(
+    formats: list[Literal["tflite_float32", "onnx_float32"]] = Field(
         default=["tflite_float32"],
-        description="Formats that `fit` exports when training ends; an empty list exports none.",
+        description="Formats that `fit` exports when training ends; an empty list exports none. ONNX takes the extra "
+        "`[onnx]`.",
+    )
+    outputs: Literal["raw", "decoded", "final"] = Field(
+        default="raw",
+        description="To detect, how much the file itself does: `raw` logits, `decoded` boxes and scores, or `final` "
+        "ones after non-maximum suppression. The answers are the same.",
     )
     max_changed: Fraction = Field(
         default=1e-5,
-        description="Largest share of validation pixels that may be decided otherwise than by the Keras model.",
+        description="Largest share of validation pixels (to classify: labels, to detect: anchors) that may be decided "
+        "otherwise than by the Keras model.",
     )
     pictures: Positive = Field(
         default=64, description="Most validation pictures on which the exported file is compared."
@@ -200,8 +227,8 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _values_name_classes(self) -> Experiment:
-        known = {*self.task.classes, "ignore"}
         for source in self.data.sources:
+            known = {*self.task.classes, "ignore", *(["background"] if source.of_boxes else [])}
             place = f"data.source '{source.name}': values" if self.data.source else "data.values"
             for value, names in source.values.items():
                 listed = names if isinstance(names, list) else [names]
@@ -213,19 +240,34 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _of_one_task(self) -> Experiment:
-        classify = self.task.kind == "classify"
+        kind = self.task.kind
+        classify, detect = kind == "classify", kind == "detect"
         for source in self.data.sources:
             place = f"data.source '{source.name}': labels" if self.data.source else "data.labels"
-            if classify and not source.labels:
-                raise ValueError(f'{place}: missing; write "folders", or name the CSV file that has them')
-            if not classify and source.labels:
+            if kind != "segment" and not source.labels:
+                wanted = (
+                    '"yolo", "voc", or the name of a COCO file' if detect else '"folders", or the name of a CSV file'
+                )
+                raise ValueError(f"{place}: missing; write {wanted}")
+            if kind == "segment" and source.labels:
                 raise ValueError(f'{place}: says what whole pictures are, which takes task.kind = "classify"')
+            if kind != "segment" and detect != source.of_boxes:
+                what = "boxes" if source.of_boxes else "labels of whole pictures"
+                raise ValueError(f"{place}: '{source.labels}' holds {what}, which is not what there is to {kind}")
         odd = {"dice", "jaccard"} & set(self.train.loss) if classify else set()
         if odd:
             raise ValueError(f"train.loss: '{min(odd)}' is for masks; use cross_entropy or focal")
+        if detect and self.train.loss:
+            raise ValueError("train.loss: to detect it cannot be changed; remove it")
+        if detect and self.train.class_weights != "none":
+            raise ValueError("train.class_weights: is not for task.kind = 'detect'")
         wrong = "pixels" if classify else "pictures"
         if self.train.class_weights == wrong:
-            raise ValueError(f"train.class_weights: '{wrong}' is not counted to {self.task.kind}")
+            raise ValueError(f"train.class_weights: '{wrong}' is not counted to {kind}")
+        if not detect and (self.data.augment.mosaic or self.data.augment.mixup):
+            raise ValueError("data.augment: mosaic and mixup are for task.kind = 'detect'")
+        if not detect and self.export.outputs != "raw":
+            raise ValueError("export.outputs: is for task.kind = 'detect'")
         if self.train.label_smoothing and not classify:
             raise ValueError("train.label_smoothing: is for task.kind = 'classify'")
         return self

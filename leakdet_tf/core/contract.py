@@ -16,8 +16,9 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
 
 FORMAT = 1
-TaskName = Literal["segment", "classify"]
+TaskName = Literal["segment", "classify", "detect"]
 Activation = Literal["softmax", "sigmoid", "linear"]
+Outputs = Literal["raw", "decoded", "final"]
 
 PALETTE = ("#f58231", "#4363d8", "#ffe119", "#3cb44b", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#a9a9ff", "#9a6324")
 """Colours given to painted classes in their order. Red is kept for errors."""
@@ -52,6 +53,10 @@ class Contract:
     ``parent`` is the id of the contract that this one was derived from by later knowledge, such as calibration:
     ``temperature`` divides a classifier's logits before its activation, and an answer whose largest score is below
     ``abstain`` is "unsure".
+
+    A detector's boxes below ``threshold`` are left out, so are those that overlap a better one of their class by more
+    than ``nms_iou``, and no more than ``max_boxes`` are given. ``outputs`` says how much of that the model's own graph
+    does: see :mod:`leakdet_tf.core.tasks.detect`.
     """
 
     task: TaskName
@@ -63,6 +68,10 @@ class Contract:
     parent: str | None = None
     temperature: float = 1.0
     abstain: float = 0.0
+    threshold: float = 0.25
+    nms_iou: float = 0.7
+    max_boxes: int = 300
+    outputs: Outputs = "raw"
 
     def __post_init__(self) -> None:
         if self.task not in get_args(TaskName):
@@ -71,22 +80,31 @@ class Contract:
             raise ContractError(f"unknown activation '{self.activation}'")
         if not self.inputs or not all(self.inputs):
             raise ContractError("a contract needs at least one input, and a name for each")
-        if not 2 <= len(self.classes) <= IGNORE:
-            raise ContractError(f"a contract needs 2 to {IGNORE} classes, has {len(self.classes)}")
+        least = 1 if self.task == "detect" else 2
+        if not least <= len(self.classes) <= IGNORE:
+            raise ContractError(f"a contract needs {least} to {IGNORE} classes, has {len(self.classes)}")
         if len(set(self.class_names)) != len(self.classes):
             raise ContractError(f"class names repeat: {', '.join(self.class_names)}")
         for key in ("experiment", "weights_sha256", "parent"):
             value = getattr(self, key)
             if not isinstance(value, str) and not (key == "parent" and value is None):
                 raise ContractError(f"{key} must be text, is {value!r}")
-        for key, least, most in (("temperature", 1e-3, 1e3), ("abstain", 0.0, 1.0)):
+        for key, (low, high) in _RANGES.items():
             value = getattr(self, key)
-            if type(value) not in (int, float) or not least <= value <= most:
-                raise ContractError(f"{key} must be from {least:g} to {most:g}, is {value!r}")
+            if type(value) not in (int, float) or not low <= value <= high:
+                raise ContractError(f"{key} must be from {low:g} to {high:g}, is {value!r}")
+        if type(self.max_boxes) is not int or not 1 <= self.max_boxes <= 10_000:
+            raise ContractError(f"max_boxes must be an integer from 1 to 10000, is {self.max_boxes!r}")
+        if self.outputs not in get_args(Outputs):
+            raise ContractError(f"unknown outputs '{self.outputs}'")
         if self.task == "classify" and self.activation == "linear":
             raise ContractError("a classifier ends in softmax or sigmoid, not linear", remedy="set model.activation")
         if self.task != "classify" and (self.temperature, self.abstain) != (1.0, 0.0):
             raise ContractError("temperature and abstain are a classifier's")
+        if self.task == "detect" and self.activation != "linear":
+            raise ContractError("a detector's graph ends in a linear activation", remedy="see docs/extend-a-factory.md")
+        if self.task != "detect" and any(getattr(self, key) != usual for key, usual in _OF_DETECTORS.items()):
+            raise ContractError(f"{', '.join(_OF_DETECTORS)} are a detector's")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -104,10 +122,14 @@ class Contract:
         return sha256_bytes(json.dumps(self.to_dict()).encode())[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with the format's number. What only calibration sets is left out until it has."""
+        """Plain data for JSON, with the format's number. What only calibration sets is left out until it has, and what
+        is a detector's of other tasks."""
         fields = dataclasses.asdict(self)
         for key, usual in (("temperature", 1.0), ("abstain", 0.0)):
             if fields[key] == usual:
+                del fields[key]
+        if self.task != "detect":
+            for key in _OF_DETECTORS:
                 del fields[key]
         return {"format": FORMAT, **fields}
 
@@ -160,6 +182,10 @@ class Contract:
                 f"{path}: cannot be read ({error.strerror})", remedy="is this a run or a bundle?"
             ) from error
         return cls.from_bytes(data, where=str(path))
+
+
+_RANGES = {"temperature": (1e-3, 1e3), "abstain": (0.0, 1.0), "threshold": (0.0, 1.0), "nms_iou": (0.0, 1.0)}
+_OF_DETECTORS = {item.name: item.default for item in dataclasses.fields(Contract)[-4:]}
 
 
 def classes_of(names: list[str], colors: dict[str, str] | None = None) -> tuple[ClassSpec, ...]:

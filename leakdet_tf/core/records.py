@@ -18,6 +18,14 @@ UNSURE = "unsure"
 """The answer of a classifier that is not certain enough."""
 
 
+BOX_COLUMNS = ("x1", "y1", "x2", "y2", "label", "ignored")
+"""The columns of a picture's true boxes, float32 (N, 6).
+
+Edges are in pixels, x to the right and y down, from the picture's upper left corner: the whole of its first pixel is
+0, 0, 1, 1. ``label`` is the class's index; ``ignored`` is 1 for a region that counts neither in loss nor in score.
+"""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a picture comes from: its file, and for rendered ones the generator, seed and what was drawn."""
@@ -35,7 +43,7 @@ class Sample:
 
     ``images`` maps input names to uint8 or uint16 (H, W, C); ``truth`` is what the task defines: for segmentation
     uint8 (H, W) labels (see :class:`~leakdet_tf.core.labels.Labelling`) with :data:`IGNORE`, for classification uint8
-    (C,) with 1 for each class that is there; None when unknown.
+    (C,) with 1 for each class that is there, for detection float32 (N, 6) of :data:`BOX_COLUMNS`; None when unknown.
     """
 
     id: str
@@ -139,3 +147,41 @@ class Classification(Prediction):
     def answer(self) -> str:
         """The labels as one text: ``oil_leak``, ``crack+rust``, ``unsure``, or ``none`` of a sigmoid model."""
         return UNSURE if self.unsure else "+".join(self.labels) or "none"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Boxes(Prediction):
+    """What was found on a picture, the most certain first.
+
+    ``boxes``: float32 (N, 4) of x1, y1, x2, y2 in the original picture's pixels, as :data:`BOX_COLUMNS`. ``scores``:
+    float32 (N,), 0..1. ``labels``: int64 (N,) class indices. ``size``: (height, width) of the original picture.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    size: Size
+
+    def __post_init__(self) -> None:
+        number = len(self.boxes)
+        for name, wanted, dtype in (("boxes", (number, 4), "float32"), ("scores", (number,), "float32")):
+            array = getattr(self, name)
+            if array.shape != wanted or array.dtype != dtype:
+                raise ContractError(f"{name} must be {dtype} {wanted}, are {array.dtype} {array.shape}")
+        if self.labels.shape != (number,) or self.labels.dtype != np.int64:
+            raise ContractError(f"labels must be int64 ({number},), are {self.labels.dtype} {self.labels.shape}")
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ContractError("scores are probabilities, from 0 to 1")
+        if not np.isfinite(self.boxes).all():
+            raise ContractError("a box's edge is NaN or infinite")
+        if number and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ContractError(f"a label has no name among {len(self.classes)} classes")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each box's class by name."""
+        return tuple(self.classes[label] for label in self.labels)

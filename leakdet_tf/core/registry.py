@@ -13,6 +13,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "unet": "leakdet_tf.models.unet:unet",
         "resnet_classifier": "leakdet_tf.models.classifier:resnet_classifier",
         "mobilenet_classifier": "leakdet_tf.models.classifier:mobilenet_classifier",
+        "yolov8": "leakdet_tf.models.yolov8:yolov8",
     },
     "encoder": {
         "resnet18": "leakdet_tf.models.resnet:resnet18",
@@ -32,6 +33,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "generator": {
         "crack": "leakdet_tf.synth.crack:render",
         "gas": "leakdet_tf.synth.gas:render",
+        "hotspot": "leakdet_tf.synth.hotspot:render",
         "leak": "leakdet_tf.synth.leak:render",
     },
     "loss": {

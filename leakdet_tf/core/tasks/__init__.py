@@ -9,9 +9,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.tasks import classify, segment
+from leakdet_tf.core.tasks import classify, detect, segment
 
-TASKS: dict[str, ModuleType] = {"segment": segment, "classify": classify}
+TASKS: dict[str, ModuleType] = {"segment": segment, "classify": classify, "detect": detect}
 
 
 def task_of(contract: Contract) -> ModuleType:
