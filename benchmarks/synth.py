@@ -1,6 +1,6 @@
 """How many pictures a second `leakdet-tf synth` renders, in this process and with a worker on every core.
 
-    python benchmarks/synth.py [gas | leak | crack] [--pictures 600] [--size 128 128] [--rounds 3]
+    python benchmarks/synth.py [gas | leak | crack | hotspot] [--pictures 600] [--size 128 128] [--rounds 3]
 
 Prints medians, and the ratio of all cores to one beside the number of cores. Start of the workers is included.
 """
@@ -24,8 +24,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "gas": {"infrared": {"look": "infrared"}, "visible": {"look": "visible"}},
     "leak": {"leak": {}},
     "crack": {"crack": {}},
+    "hotspot": {"hotspot": {}},
 }
-LIMITS = {"infrared": 60.0, "leak": 30.0, "crack": 30.0}
+LIMITS = {"infrared": 60.0, "leak": 30.0, "crack": 30.0, "hotspot": 30.0}
 
 
 def rate(generator: str, pictures: int, size: tuple[int, int], options: dict[str, Any], workers: int) -> float:

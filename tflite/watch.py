@@ -23,7 +23,7 @@ import numpy as np
 
 from leakdet_tf.core.errors import ImageError, LeakdetError
 from leakdet_tf.core.images import SUFFIXES, Pixels, decode
-from leakdet_tf.core.records import Classification, Mask
+from leakdet_tf.core.records import Boxes, Classification, Mask
 from leakdet_tf.edge import Predictor
 
 
@@ -50,8 +50,16 @@ def frames(source: str) -> Iterator[tuple[str, Pixels]]:
         number += 1
 
 
-def told(answer: Mask | Classification) -> dict[str, Any]:
+def told(answer: Mask | Classification | Boxes) -> dict[str, Any]:
     """What a line says of an answer: the share of each class, or what is on the picture and how sure that is."""
+    if isinstance(answer, Boxes):
+        parts = zip(answer.names, answer.scores, answer.boxes, strict=True)
+        return {
+            "boxes": [
+                {"class": name, "score": round(float(score), 4), "box": [round(float(edge), 1) for edge in box]}
+                for name, score, box in parts
+            ]
+        }
     if isinstance(answer, Mask):
         return {"share": {key: round(value, 6) for key, value in answer.fractions().items()}}
     scores = dict(zip(answer.classes, (round(float(score), 4) for score in answer.scores), strict=True))
@@ -61,7 +69,7 @@ def told(answer: Mask | Classification) -> dict[str, Any]:
 def main() -> int:
     """Parse the command line and answer until the source ends or Ctrl-C."""
     parser = argparse.ArgumentParser(description="Answer for frames of a camera, video or folder.")
-    parser.add_argument("bundle", help="folder with model.tflite and SHA256SUMS")
+    parser.add_argument("bundle", help="folder with model.tflite or model.onnx, and SHA256SUMS")
     parser.add_argument("source", help="camera number, video file or folder of pictures")
     parser.add_argument("--out", type=Path, default=Path("answers"), help="folder for overlays (default: answers)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")

@@ -1,4 +1,4 @@
-"""The figure that shows pictures before and after augmentation, with their masks outlined."""
+"""The figure that shows pictures before and after augmentation, with their masks or boxes outlined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.contract import Contract
@@ -30,11 +30,15 @@ _PERCENT = ("shift", "brightness", "contrast", "hue", "saturation")
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One picture to draw: inputs by name (h, w, C), its mask uint8 (H, W), and words to stand under it."""
+    """One picture to draw: inputs by name (h, w, C), its mask uint8 (H, W), and words to stand under it.
+
+    Where its truth is ``boxes``, float32 (N, 6) of BOX_COLUMNS, these are drawn, and the mask is their frame alone.
+    """
 
     inputs: Mapping[str, Pixels]
     truth: Labels
     caption: str = ""
+    boxes: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +86,10 @@ def changes(
         bounds = _bounds(row.before.inputs[name])
         for axis, panel in zip(line, (row.before, *row.after), strict=False):
             axis.imshow(_seen(panel.inputs[name], bounds), interpolation="nearest" if wide * _DPI >= width else "auto")
-            _outline(axis, resize_nearest(panel.truth, panel.inputs[name].shape[:2]), contract)
+            if panel.boxes is None:
+                _outline(axis, resize_nearest(panel.truth, panel.inputs[name].shape[:2]), contract)
+            else:
+                _framed(axis, panel.boxes, panel.inputs[name].shape, panel.truth.shape, contract)
             axis.set_xlabel(panel.caption, fontsize=8, color=_INK, labelpad=3)
         line[0].set_ylabel(row.label if len(names) == 1 else f"{row.label}\n{name}", fontsize=8.5, color=_INK)
     for place, axis in enumerate(axes[0]):
@@ -102,7 +109,7 @@ def points(settings: Augment, name: str) -> list[tuple[float, str]]:
     The points are those of :func:`leakdet_tf.data.augment.augment_alone`.
     """
     strength = getattr(settings, name)
-    if name in ("flip_horizontal", "flip_vertical"):
+    if name in ("flip_horizontal", "flip_vertical", "mosaic", "mixup"):
         return [(1.0, f"comes in {strength:.0%}")]
     if name in _PERCENT:
         return [(0.0, f"−{strength:.3g}"), (1.0, f"+{strength:.3g}")]
@@ -146,6 +153,15 @@ def _outline(axis: Any, labels: Labels, contract: Contract) -> None:
     axis.set_ylim(labels.shape[0] - 0.5, -0.5)
 
 
+def _framed(axis: Any, boxes: npt.NDArray[np.float32], shown: Any, size: Any, contract: Contract) -> None:
+    # Edges are between pixels, whose middles matplotlib counts.
+    edges = boxes[:, :4] * np.tile([shown[1] / size[1], shown[0] / size[0]], 2)
+    for (x1, y1, x2, y2), (label, ignored) in zip(edges, boxes[:, 4:], strict=True):
+        color = contract.classes[int(label)].color or _SET
+        look = {"facecolor": _VEIL, "linestyle": "dotted"} if ignored else {"facecolor": "none"}
+        axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, edgecolor=color, linewidth=1.1, **look))
+
+
 def _regions(labels: Labels, contract: Contract) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
     count = len(contract.classes)
     found = [(labels == index, item.color or "", "solid") for index, item in enumerate(contract.classes) if item.rgb]
@@ -160,6 +176,7 @@ def _legend(rows: Sequence[Row], contract: Contract) -> list[Any]:
     ]
     if ((labels >= len(contract.classes)) & (labels != IGNORE)).any():
         handles.append(Line2D([], [], color=_MUTED, linestyle="dotted", label="one of several classes"))
-    if (labels == IGNORE).any():
+    boxes = [row.before.boxes for row in rows if row.before.boxes is not None]
+    if (labels == IGNORE).any() or any(own[:, 5].any() for own in boxes):
         handles.append(Patch(facecolor=_VEIL[:3], label="ignored"))
     return handles

@@ -41,7 +41,8 @@ def curves(
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     for axis, name, label in ((left, "loss", "loss"), (right, key, called)):
-        axis.plot(epochs, [row[name] for row in rows], color=_TRAIN, marker=".", label="training")
+        if name in rows[0]:  # a detector's is not counted while it trains
+            axis.plot(epochs, [row[name] for row in rows], color=_TRAIN, marker=".", label="training")
         axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=_VAL, marker=".", label="validation")
         if best_epoch:
             axis.axvline(best_epoch, color=_MUTED, linestyle=":", linewidth=1, label=f"best epoch ({best_epoch})")

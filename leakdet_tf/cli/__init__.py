@@ -12,15 +12,15 @@ from leakdet_tf.core.errors import LeakdetError, MissingExtraError
 
 COMMANDS = {
     "fit": ("leakdet_tf.cli.fit:command", "Train from an experiment file; evaluate and export the result."),
-    "evaluate": ("leakdet_tf.cli.evaluate:command", "Measure a run or a bundle on pictures with masks or labels."),
-    "calibrate": ("leakdet_tf.cli.calibrate:command", "Make a classifier's scores mean what they say."),
+    "evaluate": ("leakdet_tf.cli.evaluate:command", "Measure a run or a bundle on pictures with their truth."),
+    "calibrate": ("leakdet_tf.cli.calibrate:command", "Make a model's scores mean what they say."),
     "explain": ("leakdet_tf.cli.explain:command", "Draw where a run's model looked, and score it by masks."),
     "compare": ("leakdet_tf.cli.compare:command", "Put runs side by side, with intervals and a paired test."),
     "data": (
         "leakdet_tf.cli.data:command",
-        "Check pictures and truth, divide them, show augmentation.",
+        "Check and divide pictures, convert boxes, show augmentation.",
     ),
-    "predict": ("leakdet_tf.cli.predict:command", "Answer for pictures: overlays, masks or labels, a CSV line each."),
+    "predict": ("leakdet_tf.cli.predict:command", "Answer for pictures: overlays, masks, labels or boxes, CSV lines."),
     "export": ("leakdet_tf.cli.export:command", "Make bundles for devices from a run."),
     "synth": ("leakdet_tf.cli.synth:command", "Render pictures with exact truth, paint or filter them."),
     "slurm": ("leakdet_tf.cli.slurm:command", "Write sbatch scripts that survive the time limit."),

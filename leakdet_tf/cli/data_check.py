@@ -19,9 +19,10 @@ def command(
 ) -> int:
     """Look for what spoils training or its figures.
 
-    Files that are undecodable, mis-sized, mis-valued, unpaired or empty, classes that no training mask holds, and
-    pictures that stand in two splits are errors: the exit status is 1. Near-duplicates across splits (re-compressed,
-    relit, turned, shifted or cropped) are warnings. Writes check.json, findings.csv, near_duplicates.csv and .png.
+    Files that are undecodable, mis-sized, mis-valued, unpaired or empty, boxes that lie outside of their picture, hold
+    nothing or stand twice, classes that no training truth holds, and pictures that stand in two splits are errors: the
+    exit status is 1. Near-duplicates across splits (re-compressed, relit, turned, shifted or cropped) are warnings.
+    Writes check.json, findings.csv, near_duplicates.csv and .png.
     """
     from leakdet_tf.jobs.check import check
 

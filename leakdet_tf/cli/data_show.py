@@ -31,7 +31,7 @@ def command(
     """Draw samples before and after augmentation.
 
     Each row is a picture as read, then the versions of it that training sees in one epoch after the other, all with
-    their masks outlined. TensorFlow is not needed.
+    their masks or boxes outlined. TensorFlow is not needed.
     """
     from leakdet_tf.jobs.show import show
 

@@ -32,7 +32,7 @@ def command(
     tests: tuple[str, ...],
     strangers: tuple[str, ...],
 ) -> None:
-    """Measure a run or a bundle on pictures with masks or labels.
+    """Measure a run or a bundle on pictures with their truth.
 
     Writes metrics.json, what was answered, and figures. Keras models and exported files are measured by the same
     code, at the pictures' own size, with bootstrap intervals over pictures or the groups they belong to. --matrix

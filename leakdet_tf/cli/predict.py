@@ -13,7 +13,7 @@ from leakdet_tf.cli.options import model, threads
 @click.option("--out", default="predictions", show_default=True, metavar="DIR", help="Folder for the answers.")
 @threads
 def command(model: str, pictures: tuple[str, ...], out: str, threads: int | None) -> int:
-    """Answer for pictures: overlays, masks or labels, a CSV line each.
+    """Answer for pictures: overlays, masks, labels or boxes, CSV lines.
 
     PICTURE is a file, a folder that is searched through, or a pattern in quotes such as 'frames/*.jpg'. A picture
     that cannot be read is named and passed over; the exit status is then 1. A bundle needs the base install only.

@@ -44,8 +44,10 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     """Render pictures with exact truth.
 
     GENERATOR is gas (plant scenes with machines and a plume, infrared or, with --option look=visible, in colour), leak
-    (oil and water on floors, walls and pipes) or crack (concrete, asphalt and paint from near, cracked or not). leak
-    and crack also label every picture, and take --option backgrounds=DIR to draw on photographs.
+    (oil and water on floors, walls and pipes), crack (concrete, asphalt and paint from near, cracked or not) or hotspot
+    (solar modules in the infrared, with hot cells and strings or without; --option look=grey or rainbow for another
+    palette). All but gas also label every picture and give boxes (labels.csv, coco.json); leak and crack take --option
+    backgrounds=DIR to draw on photographs.
 
     DIR gets train, val and test folders and manifest.json with every picture's seed and parameters. A folder that
     exists is checked, never changed.

@@ -170,8 +170,8 @@ class Evaluate(Table):
     )
     calibrate: bool = Field(
         default=True,
-        description="To classify: after training, fit temperature and the score below which an answer is `unsure`, on "
-        "the validation pictures alone.",
+        description="After training, on the validation pictures alone: to classify, fit temperature and the score "
+        "below which an answer is `unsure`; to detect, choose the score from which boxes are shown, where F1 is best.",
     )
     max_risk: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.05,
@@ -201,8 +201,8 @@ class Export(Table):
     )
     max_changed: Fraction = Field(
         default=1e-5,
-        description="Largest share of validation pixels (to classify: labels, to detect: anchors) that may be decided "
-        "otherwise than by the Keras model.",
+        description="Largest share of validation pixels (to classify: labels, to detect: anchors, of `final` outputs "
+        "boxes) that may be decided otherwise than by the Keras model.",
     )
     pictures: Positive = Field(
         default=64, description="Most validation pictures on which the exported file is compared."
@@ -234,7 +234,7 @@ class Experiment(Table):
                 listed = names if isinstance(names, list) else [names]
                 if odd := [name for name in listed if name not in known]:
                     raise ValueError(f"{place}: {value} = '{odd[0]}' is not among task.classes")
-                if not source.labels and set(listed) >= set(self.task.classes):
+                if self.task.kind == "segment" and not source.labels and set(listed) >= set(self.task.classes):
                     raise ValueError(f'{place}: {value} may be any class, which says nothing; write "ignore"')
         return self
 

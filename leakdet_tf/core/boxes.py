@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+_BLOCK = 64  # boxes that suppression looks at together
 
 
 def areas(boxes: Floats) -> Floats:
@@ -46,15 +47,44 @@ def suppress(
         most: how many are kept at most, over all classes.
     """
     order = np.argsort(-scores, kind="stable")
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T)
-    kinds, whole = labels[order], (np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0))
+    ranked, kinds = boxes[order], labels[order]
+    single = len(kinds) == 0 or bool((kinds == kinds[0]).all())
     kept: list[int] = []
     left = np.arange(len(order))
+    # Block by block: NumPy's calls cost more than their arithmetic, and one call serves a whole block.
     while len(left) and len(kept) < most:
-        first, left = left[0], left[1:]
-        kept.append(int(first))
-        wide = np.minimum(x2[left], x2[first]) - np.maximum(x1[left], x1[first])
-        high = np.minimum(y2[left], y2[first]) - np.maximum(y1[left], y1[first])
-        both = np.maximum(wide, 0) * np.maximum(high, 0)
-        left = left[(both <= iou * (whole[left] + whole[first] - both)) | (kinds[left] != kinds[first])]
-    return order[kept].astype(np.int64)
+        head, left = left[:_BLOCK], left[_BLOCK:]
+        table = _collide(ranked[head], ranked[head], iou)
+        if not single:
+            table &= kinds[head, None] == kinds[head]
+        alive, chosen = np.ones(len(head), np.bool_), []
+        for place in range(len(head)):
+            if alive[place]:
+                chosen.append(place)
+                alive &= ~table[place]
+        first = head[chosen]
+        kept += first.tolist()
+        if len(left) and len(kept) < most:
+            table = _collide(ranked[first], ranked[left], iou)
+            if not single:
+                table &= kinds[first, None] == kinds[left]
+            left = left[~table.any(axis=0)]
+    return order[kept[:most]].astype(np.int64)
+
+
+def _collide(boxes: Floats, others: Floats, iou: float) -> npt.NDArray[np.bool_]:
+    """Whether boxes (N, 4) and (M, 4) overlap by more than ``iou``: bool (N, M), also where that cannot be told."""
+    x1, y1, x2, y2 = boxes.T[..., None]
+    a1, b1, a2, b2 = np.ascontiguousarray(others.T)
+    both = np.minimum(x2, a2)
+    both -= np.maximum(x1, a1)
+    np.maximum(both, 0, out=both)
+    high = np.minimum(y2, b2)
+    high -= np.maximum(y1, b1)
+    np.maximum(high, 0, out=high)
+    both *= high
+    limit = areas(boxes)[:, None] + areas(others)
+    limit -= both
+    limit *= iou
+    beyond: npt.NDArray[np.bool_] = ~(both <= limit)
+    return beyond

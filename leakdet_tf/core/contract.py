@@ -185,7 +185,7 @@ class Contract:
 
 
 _RANGES = {"temperature": (1e-3, 1e3), "abstain": (0.0, 1.0), "threshold": (0.0, 1.0), "nms_iou": (0.0, 1.0)}
-_OF_DETECTORS = {item.name: item.default for item in dataclasses.fields(Contract)[-4:]}
+_OF_DETECTORS = {"threshold": 0.25, "nms_iou": 0.7, "max_boxes": 300, "outputs": "raw"}
 
 
 def classes_of(names: list[str], colors: dict[str, str] | None = None) -> tuple[ClassSpec, ...]:

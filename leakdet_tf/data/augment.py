@@ -1,6 +1,7 @@
 """Random changes to training pictures, as a pure function of a key such as (seed, epoch, index): no global state.
 
-Geometry moves pictures and masks alike, in one resampling; intensity changes pictures alone, each input by itself.
+Geometry moves pictures and their truth alike, in one resampling; intensity changes pictures alone, each input by
+itself. Here truth is a mask; :mod:`~leakdet_tf.data.augment_boxes` moves boxes.
 Every change has random numbers of its own, so switching one on or off leaves the others as they were.
 """
 
@@ -10,7 +11,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ Draws = npt.NDArray[np.float64]  # (changes, _DRAWS) in [0, 1)
 _TRAINING = 1  # the first number after the seed in the keys of training pictures; 0 stands in those of their order
 _DRAWS = 6  # random numbers of each change, used or not
 _BORDER = cv2.BORDER_REFLECT  # mirrored at the picture's edge, which is the same line at every resolution
+GREY = 114 / 255
+"""What stands beyond a picture's edge where truth is boxes, as a share of its range: what is mirrored has no boxes."""
 _BINS = 1024  # of histogram equalization
 
 
@@ -50,7 +53,13 @@ def augment(
     Returns:
         Inputs and truth of the same shapes and dtypes. What is not changed is the array that was given, not a copy.
     """
-    return _changed(inputs, truth, settings, key, lambda rows, *stream: np.random.default_rng(stream).random(rows))
+    changed, move = change(inputs, truth.shape, settings, key, drawn)
+    return changed, _moved(truth, move, truth.shape, cv2.INTER_NEAREST)
+
+
+def drawn(rows: tuple[int, int], *stream: int) -> Draws:
+    """The random numbers of a stream, in [0, 1)."""
+    return np.random.default_rng(stream).random(rows)
 
 
 def augment_alone(
@@ -69,10 +78,20 @@ def augment_alone(
     Returns:
         Inputs and truth as from :func:`augment`.
     """
-    nothing = dict.fromkeys(Augment.model_fields, 0.0)
-    only = Augment.model_validate(nothing | {name: getattr(settings, name), "chance": 1.0})
+    changed, move = change(inputs, truth.shape, only(settings, name), (0,), at(point))
+    return changed, _moved(truth, move, truth.shape, cv2.INTER_NEAREST)
 
-    def drawn(rows: tuple[int, int], *stream: int) -> Draws:
+
+def only(settings: Augment, name: str) -> Augment:
+    """Settings with one strength alone, which always comes."""
+    nothing = dict.fromkeys(Augment.model_fields, 0)
+    return Augment.model_validate(nothing | {name: getattr(settings, name), "chance": 1.0})
+
+
+def at(point: float) -> Callable[..., Draws]:
+    """What draws no random numbers but one point of each range, and says of every change that it comes."""
+
+    def fixed(rows: tuple[int, int], *stream: int) -> Draws:
         draws = np.full(rows, point)
         if stream[-1]:
             draws[:_SWITCHED, 0] = 0  # they come
@@ -80,28 +99,50 @@ def augment_alone(
             draws[0] = 0
         return draws
 
-    return _changed(inputs, truth, only, (0,), drawn)
+    return fixed
 
 
-def _changed(
-    inputs: Mapping[str, Pixels], truth: Labels, settings: Augment, key: Sequence[int], draw: Callable[..., Draws]
-) -> tuple[dict[str, Pixels], Labels]:
-    flips, warp = _geometry(settings, draw((3, _DRAWS), *key, 0), truth.shape)
-    changed = {name: _moved(image, flips, warp, truth.shape, cv2.INTER_LINEAR) for name, image in inputs.items()}
-    for number, name in enumerate(sorted(changed), start=1):
-        draws = draw((_SWITCHED + 3, _DRAWS), *key, number)
-        changed[name] = _intensity(changed[name], settings, draws, (*key, number))
-    return changed, _moved(truth, flips, warp, truth.shape, cv2.INTER_NEAREST)
-
-
-def _geometry(settings: Augment, draws: Draws, size: tuple[int, ...]) -> tuple[tuple[bool, bool], Matrix | None]:
-    """Whether to flip (vertically, horizontally), and where there is more to do the matrix of both.
+class Move(NamedTuple):
+    """What geometry does to a sample: whether to flip (vertically, horizontally), or where there is more the matrix.
 
     The matrix (3, 3) leads from a pixel (x, y) of the result to the place in the truth that it shows.
     """
+
+    flips: tuple[bool, bool]
+    warp: Matrix | None
+
+
+def change(
+    inputs: Mapping[str, Pixels],
+    size: tuple[int, ...],
+    settings: Augment,
+    key: Sequence[int],
+    draw: Callable[..., Draws],
+    *,
+    grey: bool = False,
+) -> tuple[dict[str, Pixels], Move]:
+    """Change a sample's pictures, and say how its truth moves.
+
+    Args:
+        inputs: as for :func:`augment`.
+        size: (height, width) of the truth, in whose pixels the movement is told.
+        settings: strengths.
+        key: names this draw.
+        draw: gives random numbers of a shape for a stream: :func:`drawn`, or :func:`at`.
+        grey: fill with GREY what lies beyond the edges, which otherwise are mirrored.
+    """
+    move = _geometry(settings, draw((3, _DRAWS), *key, 0), size)
+    changed = {name: _moved(image, move, size, cv2.INTER_LINEAR, grey=grey) for name, image in inputs.items()}
+    for number, name in enumerate(sorted(changed), start=1):
+        draws = draw((_SWITCHED + 3, _DRAWS), *key, number)
+        changed[name] = _intensity(changed[name], settings, draws, (*key, number))
+    return changed, move
+
+
+def _geometry(settings: Augment, draws: Draws, size: tuple[int, ...]) -> Move:
     flips = bool(draws[0, 1] < settings.flip_vertical), bool(draws[0, 0] < settings.flip_horizontal)
     if not (settings.shift or settings.scale or settings.rotation or settings.crop):
-        return flips, None
+        return Move(flips, None)
     extent = np.array([size[1], size[0]], np.float64)
     middle = (extent - 1) / 2
     signed = 2 * draws - 1
@@ -116,12 +157,11 @@ def _geometry(settings: Augment, draws: Draws, size: tuple[int, ...]) -> tuple[t
     matrix = np.eye(3)
     matrix[:2, :2] = mirror[:, None] * turn
     matrix[:2, 2] = middle + mirror * (slack - turn @ (middle + shift))
-    return flips, matrix
+    return Move(flips, matrix)
 
 
-def _moved(
-    array: npt.NDArray[Any], flips: tuple[bool, bool], warp: Matrix | None, size: tuple[int, ...], how: int
-) -> Any:
+def _moved(array: npt.NDArray[Any], move: Move, size: tuple[int, ...], how: int, *, grey: bool = False) -> Any:
+    flips, warp = move
     if warp is None:
         if not any(flips):
             return array
@@ -131,8 +171,15 @@ def _moved(
     across, down = width / size[1], height / size[0]
     scale = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
     matrix = (scale @ warp @ np.linalg.inv(scale))[:2]
-    moved = cv2.warpAffine(array, matrix, (width, height), flags=how | cv2.WARP_INVERSE_MAP, borderMode=_BORDER)
+    beyond = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": grey_of(array)} if grey else {"borderMode": _BORDER}
+    moved = cv2.warpAffine(array, matrix, (width, height), flags=how | cv2.WARP_INVERSE_MAP, **beyond)
     return moved.reshape(array.shape)
+
+
+def grey_of(image: Pixels) -> tuple[int, int, int, int]:
+    """GREY in a picture's own values, for each of up to four channels: of 8 bits 114."""
+    low, span = _range(image)
+    return (low + round(span * GREY),) * 4
 
 
 def _intensity(image: Pixels, settings: Augment, draws: Draws, key: Sequence[int]) -> Pixels:

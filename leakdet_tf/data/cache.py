@@ -10,17 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from leakdet_tf.core.boxes import areas
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError, DataError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Geometry, ImageSpec, Pixels
 from leakdet_tf.core.tasks import task_of
+from leakdet_tf.core.tasks.detect import COLUMNS, VOID
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import TruthTable, read
+
+Targets = npt.NDArray[Any]
+_MANY = 300  # boxes a picture that the memory is asked for before any is read
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +34,29 @@ class Cache:
     """A split in memory.
 
     ``inputs``: uint8 or uint16 (N, h, w, C) by input name. ``targets``: the task's arrays, for segmentation uint8
-    (N, h, w), for classification uint8 (N, C). ``digests``: SHA-256 of each item's files and labels.
+    (N, h, w), for classification uint8 (N, C), for detection float32 (N, M, 6) of BOX_COLUMNS in the model's pixels,
+    M the most boxes of a picture (at least 1), rows without a box labelled VOID. ``digests``: SHA-256 of each item's
+    files and labels.
     """
 
     ids: tuple[str, ...]
     inputs: dict[str, Pixels]
-    targets: npt.NDArray[np.uint8]
+    targets: Targets
     digests: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first input, in whose pixels boxes are."""
+        first = next(iter(self.inputs.values()))
+        return first.shape[1], first.shape[2]
+
+    def fetch(self, place: int) -> tuple[dict[str, Pixels], npt.NDArray[np.float32]]:
+        """A picture's inputs (h, w, C) and its boxes float32 (N, 6), those that are there."""
+        own = self.targets[place]
+        return {name: pixels[place] for name, pixels in self.inputs.items()}, own[own[:, 4] != VOID]
 
     @property
     def sha256(self) -> str:
@@ -46,10 +65,13 @@ class Cache:
         return sha256_bytes("".join(lines).encode())
 
 
-def bytes_needed(count: int, contract: Contract) -> int:
-    """Memory that :func:`fill` takes for ``count`` pictures, in bytes."""
+def bytes_needed(count: int, contract: Contract, *, boxes: int = _MANY) -> int:
+    """Memory that :func:`fill` takes for ``count`` pictures, in bytes; to detect, of up to ``boxes`` boxes each."""
     pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
-    return count * (pixels + int(np.prod(_target_shape(contract))))
+    shape = _target_shape(contract)
+    if contract.task == "detect":
+        return count * (pixels + boxes * shape[-1] * np.dtype(np.float32).itemsize)
+    return count * (pixels + int(np.prod(shape)))
 
 
 def _target_shape(contract: Contract) -> tuple[int, ...]:
@@ -78,8 +100,8 @@ def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTa
             remedy="use a smaller data.inputs size or fewer pictures",
         )
     inputs: dict[str, Pixels] = {n: np.empty((len(items), *s.shape), s.dtype) for n, s in contract.inputs.items()}
-    targets = np.empty((len(items), *_target_shape(contract)), np.uint8)
-    task = task_of(contract)
+    task, detect = task_of(contract), contract.task == "detect"
+    targets: Any = [None] * len(items) if detect else np.empty((len(items), *_target_shape(contract)), np.uint8)
     one_label = contract.task == "classify" and contract.activation == "softmax"
 
     def one(position: int) -> tuple[str, ...]:
@@ -105,7 +127,28 @@ def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTa
                 yield done
         finally:
             pool.shutdown(cancel_futures=True)
-    yield Cache(tuple(item.id for item in items), inputs, targets, tuple(digests))
+    yield Cache(tuple(item.id for item in items), inputs, stacked(targets) if detect else targets, tuple(digests))
+
+
+def stacked(boxes: Sequence[npt.NDArray[np.float32]], rows: int | None = None) -> npt.NDArray[np.float32]:
+    """Boxes float32 (N, 6) of each picture → float32 (B, M, 6), filled up with rows whose label is VOID and the rest 0.
+
+    M is ``rows``, or the most that a picture has, at least 1. Where it has more than M its largest stay.
+    """
+    most = max([1, *map(len, boxes)]) if rows is None else rows
+    found = np.zeros((len(boxes), most, COLUMNS), np.float32)
+    found[..., 4] = VOID
+    for place, own in enumerate(boxes):
+        kept = largest(own, most)
+        found[place, : len(kept)] = kept
+    return found
+
+
+def largest(boxes: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.float32]:
+    """The ``most`` largest of boxes float32 (N, 6), in their order."""
+    if len(boxes) <= most:
+        return boxes
+    return boxes[np.sort(np.argsort(-areas(boxes[:, :4]), kind="stable")[:most])]
 
 
 def _applied(spec: ImageSpec, image: Pixels, path: str) -> tuple[Pixels, Geometry]:

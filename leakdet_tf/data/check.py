@@ -21,10 +21,11 @@ from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Labels, Pixels, decode, decode_mask
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.core.tasks import classify, segment
+from leakdet_tf.core.tasks import classify, detect, segment
+from leakdet_tf.data.box_truth import Boxes, BoxTable, boxes_of
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables
+from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
 from leakdet_tf.data.similar import Thumbnails, thumbnail
 from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, said
 
@@ -38,9 +39,9 @@ _Told = Callable[[str, Path, str], None]
 class Decoded:
     """What is kept of a sample that could be read.
 
-    ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's or picture's labels.
-    ``pixels``: int64 (256,), how many have each label; of whole pictures' labels 1 each. ``small``: uint8 (128, 128),
-    or None when not asked for.
+    ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's or picture's labels,
+    or its boxes. ``pixels``: int64 (256,), how many have each label; of whole pictures' labels 1 each, of boxes their
+    number. ``small``: uint8 (128, 128), or None when not asked for.
     """
 
     split: str
@@ -158,9 +159,13 @@ def _examine(
     for name, image in images.items():
         if image.dtype != inputs[name].dtype:
             fault("mis-valued", item.images[name], f"has {image.dtype} pixels, data.inputs.{name} {inputs[name].dtype}")
+    truth: npt.NDArray[Any] | None
     if isinstance(table, tuple):
         truth = _row(item, table, fault)
         amounts = None if truth is None else classify.amounts(truth)
+    elif isinstance(table, BoxTable):
+        truth = _boxes(item, table, images, fault)
+        amounts = None if truth is None else detect.amounts(truth)
     else:
         truth = _labels(item, table, images, fault)
         amounts = None if truth is None else segment.amounts(truth)
@@ -168,7 +173,7 @@ def _examine(
         return faults
     digests = {name: _digest(image) for name, image in images.items()}
     small = thumbnail(next(iter(images.values()))) if thumbnails else None
-    return Decoded(split, item, digests, _digest(truth), amounts, small)
+    return Decoded(split, item, digests, _truth_digest(truth), amounts, small)
 
 
 def _row(item: Item, table: tuple[WordTable, int], fault: _Told) -> Labels | None:
@@ -196,6 +201,28 @@ def _labels(item: Item, table: MaskTable, images: Mapping[str, Pixels], fault: _
     elif all(table[value] == IGNORE for value in range(256) if counts[value]):
         fault("empty", item.mask, "every pixel of it is ignored")
     truth: Labels = table[mask].astype(np.uint8)
+    return truth
+
+
+def _boxes(item: Item, table: BoxTable, images: Mapping[str, Pixels], fault: _Told) -> Boxes | None:
+    assert item.boxes is not None
+    sizes = {name: (image.shape[0], image.shape[1]) for name, image in images.items()}
+    first = next(iter(item.images))
+    for name, (height, width) in sizes.items():
+        if (height, width) != sizes.get(first, (height, width)):
+            other = f"{item.images[first].name} {sizes[first][1]}x{sizes[first][0]}"
+            fault("mis-sized", item.images[name], f"is {width}x{height} px, {other}: boxes are for one size")
+    try:
+        written = written_of(item)
+    except DataError as error:
+        fault("undecodable", item.boxes, f"{said(error, item.boxes)}; {error.remedy}")
+        return None
+    if first not in sizes:
+        return None
+    truth, faults = boxes_of(written, sizes[first], table)
+    where = (item.images[first], f"{item.boxes.name}: ") if item.written else (item.boxes, "")
+    for one in faults:
+        fault(one.kind, where[0], f"{where[1]}{one}; {one.remedy}")
     return truth
 
 
@@ -232,6 +259,13 @@ def _digest(array: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def _truth_digest(truth: npt.NDArray[Any]) -> str:
+    if truth.dtype == np.float32:  # boxes: neither their order nor rows that hold none say anything
+        rows = truth[truth[:, 4] != detect.VOID]
+        truth = rows[np.lexsort(rows.T)]
+    return _digest(truth)
+
+
 def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]]) -> list[Finding]:
     """Equal pictures, from each split's samples with the digests of their inputs and of their truth.
 
@@ -250,8 +284,9 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
         last, kept, truth = group[-1]
         for split, item, own in group[:-1]:
             if split != last:
-                what = "mask" if item.mask else "label"
-                masks = f"same {what}" if own == truth else f"different {what}s"
+                one, several = ("mask", "masks") if item.mask else ("label", "labels")
+                one, several = ("boxes", "boxes") if item.boxes else (one, several)
+                masks = f"same {one}" if own == truth else f"different {several}"
                 detail = f"has the pixels of {kept.images[name]} ({split} and {last}; {masks})"
                 file = str(item.images[name])
                 found.setdefault(file, Finding("duplicate", item.source, split, file, detail))
@@ -263,6 +298,8 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
                     other = next(one for place, one, truth in group if place == split and truth != own)
                     file, words = str(item.images[name]), ";".join(other.words) or "none"
                     detail = f"is labelled {';'.join(item.words) or 'none'}, its copy {other.images[name]} {words}"
+                    if item.boxes:
+                        detail = f"has other boxes than its copy {other.images[name]}"
                     found.setdefault(file, Finding("conflict", item.source, split, file, detail))
             if name == next(iter(same[0].images)):
                 within.setdefault(split, []).extend((same[0], other) for other in same[1:])
@@ -276,11 +313,15 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
 
 
 def imbalance(split: str, pictures: npt.NDArray[np.int64], classes: Sequence[str], data: Data) -> list[Finding]:
-    """A warning where training pictures of one class are less than a tenth of those of another; for labels only."""
+    """A warning where training pictures (or boxes) of one class are less than a tenth of those of another; not for
+    masks."""
     counts = pictures[: len(classes)]
     if split != "train" or not data.sources[0].labels or not 0 < counts.min() * IMBALANCE < counts.max():
         return []
     rare, common = int(counts.argmin()), int(counts.argmax())
+    if data.sources[0].of_boxes:
+        boxes = f"{counts[rare]} training boxes are of '{classes[rare]}', {counts[common]} of '{classes[common]}'"
+        return [Finding("imbalance", "", split, data.where, f"{boxes}; see data.source.weight", "warning")]
     detail = (
         f"{counts[rare]} training pictures show '{classes[rare]}', {counts[common]} '{classes[common]}': accuracy will "
         "hide the rare class; see train.class_weights and data.source.weight"
@@ -294,7 +335,7 @@ def unseen(
     """Classes that no truth of a split holds, by its amounts by label, int64 (256,): in train fatal, else warnings."""
     found = []
     level: Level = "fatal" if split == "train" else "warning"
-    what = "label" if data.sources[0].labels else "mask"
+    what = "box" if data.sources[0].of_boxes else "label" if data.sources[0].labels else "mask"
     names = labelling.names(tuple(classes))
     for index, name in enumerate(classes):
         if not pixels[index]:
@@ -323,7 +364,7 @@ def cheap(
     for split, cache in caches.items():
         digests = [{name: _digest(pixels[i]) for name, pixels in cache.inputs.items()} for i in range(len(cache))]
         often.update(entry for one in digests for entry in one.items())
-        entries[split] = list(zip(parts[split], digests, map(_digest, cache.targets), strict=True))
+        entries[split] = list(zip(parts[split], digests, map(_truth_digest, cache.targets), strict=True))
     for listed in entries.values():
         for item, digests_of, _ in listed:
             for name, digest in digests_of.items():
@@ -331,7 +372,7 @@ def cheap(
                     digests_of[name] = _digest(decode(item.images[name]))
     found, labelling = duplicates(entries), labelling_of(data, classes)
     for split, cache in caches.items():
-        task = classify if data.sources[0].labels else segment
+        task = detect if data.sources[0].of_boxes else classify if data.sources[0].labels else segment
         pixels = task.amounts(cache.targets)
         if task is segment and not pixels[: labelling.count].any():
             found.append(Finding("empty", "", split, data.where, f"every pixel of {split} is ignored", "fatal"))

@@ -1,7 +1,9 @@
-"""What folders hold: pictures with their masks or labels, paired by stem.
+"""What folders hold: pictures with their masks, labels or boxes, paired by stem.
 
 Layouts: ``<folder>/images/NAME.jpg`` with ``<folder>/masks/NAME.png``, stems equal, suffixes free; or
-``<folder>/<class>/NAME.jpg``; or a CSV file ``<folder>/labels.csv`` with the columns ``file`` and ``label``.
+``<folder>/<class>/NAME.jpg``; or a CSV file ``<folder>/labels.csv`` with the columns ``file`` and ``label``. Boxes:
+``<folder>/images/NAME.jpg`` with ``<folder>/labels/NAME.txt`` (YOLO, empty where nothing is) or ``NAME.xml`` (VOC); or
+``<folder>/coco.json``, whose ``file_name`` is a path in ``<folder>/images``.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from leakdet_tf.config.data import Input, Source
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.records import Origin
+from leakdet_tf.data import box_files
+from leakdet_tf.data.box_files import Written
 
 FOLDERS = "folders"
 """The value of ``data.labels`` for class folders; any other is a CSV file's name."""
@@ -27,7 +31,10 @@ Odd = list[tuple[Path, Path]]
 
 @dataclass(frozen=True)
 class Item:
-    """One sample on disk: its pictures by input name, its mask or its labels' words, and the name of its source."""
+    """One sample on disk: its pictures by input name, its mask, its labels' words or its boxes, and its source's name.
+
+    ``boxes`` is the file that holds its boxes; where that file is of all pictures, ``written`` is what it says of this.
+    """
 
     id: str
     images: dict[str, Path]
@@ -35,11 +42,14 @@ class Item:
     origin: Origin
     source: str = "data"
     words: tuple[str, ...] = ()
+    boxes: Path | None = None
+    written: Written | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Its files: pictures, then mask."""
-        return (*self.images.values(), *([self.mask] if self.mask else []))
+        """Its own files: pictures, then its mask or its boxes' file."""
+        own = self.mask or (None if self.written else self.boxes)
+        return (*self.images.values(), *([own] if own else []))
 
 
 def pair_up(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:
@@ -52,6 +62,9 @@ def pair_up(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[
     """
     if not source.labels:
         return _with_masks(folder, source, inputs)
+    if source.of_boxes:
+        form = box_files.form_of(source.labels)
+        return (_in_coco if form == box_files.COCO else _with_boxes)(folder, source, inputs)
     return _in_folders(folder, source, inputs) if source.labels == FOLDERS else _in_table(folder, source, inputs)
 
 
@@ -66,6 +79,46 @@ def _with_masks(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tu
         origin = rendered.get(first[stem]) or Origin(str(first[stem]))
         items.append(Item(stem, {name: files[stem] for name, files in found.items()}, masks[stem], origin, source.name))
     return items, odd
+
+
+def _with_boxes(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:
+    places = {name: folder / source.folders.get(name, item.folder) for name, item in inputs.items()}
+    found = {name: by_stem(place) for name, place in places.items()}
+    home, suffix = folder / source.annotations, box_files.SUFFIXES[source.labels]
+    boxes = _by_stem(home, (suffix,))
+    if suffix == ".txt" and "classes" not in next(iter(found.values())):
+        boxes.pop("classes", None)  # the list of names that annotation programs leave there
+    whole, odd = _paired({**found, "": boxes}, {**places, "": home})
+    first, rendered = next(iter(found.values())), _rendered(folder)
+    items = []
+    for stem in whole:
+        origin = rendered.get(first[stem]) or Origin(str(first[stem]))
+        images = {name: files[stem] for name, files in found.items()}
+        items.append(Item(stem, images, None, origin, source.name, boxes=boxes[stem]))
+    return items, odd
+
+
+def _in_coco(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:
+    path = folder / source.labels
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", remedy="data.labels names it") from error
+    listed = box_files.parse_coco(content, name=str(path))
+    places = {name: folder / source.folders.get(name, item.folder) for name, item in inputs.items()}
+    found = {name: by_stem(place) for name, place in places.items()}
+    (home, first), rendered = next(iter(found.items())), _rendered(folder)
+    odd: Odd = [(path, places[home] / file) for file in listed if not (places[home] / file).is_file()]
+    written = {Path(file).with_suffix("").as_posix(): said for file, said in listed.items()}
+    odd += [(first[stem], path) for stem in sorted(set(first) - set(written))]
+    items = []
+    whole, lacking = _paired(found, places)
+    for stem in whole:
+        if stem in written:
+            origin = rendered.get(first[stem]) or Origin(str(first[stem]))
+            images = {name: files[stem] for name, files in found.items()}
+            items.append(Item(stem, images, None, origin, source.name, boxes=path, written=written[stem]))
+    return items, odd + lacking
 
 
 def _in_folders(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:
@@ -169,12 +222,19 @@ def by_stem(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: there is no such folder or no picture in it, two share a stem, a name is no text, or a link is dead.
     """
+    found = _by_stem(folder, SUFFIXES)
+    if not found:
+        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})", remedy="add some or change data.root")
+    return found
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", remedy="[data] names the folders of pictures and masks")
+        raise DataError(f"{folder}: no such folder", remedy="[data] names the folders of pictures and their truth")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in place.parts):
+        if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in place.parts):
             continue
         text_of(place.as_posix(), path)
         if path.is_symlink() and not path.exists():
@@ -185,8 +245,6 @@ def by_stem(folder: Path) -> dict[str, Path]:
         if stem in found:
             raise DataError(f"{path}: {found[stem].name} has the same stem", remedy="rename or remove one")
         found[stem] = path
-    if not found:
-        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})", remedy="add some or change data.root")
     return found
 
 

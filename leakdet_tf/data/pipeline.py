@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,11 +18,15 @@ import tensorflow as tf
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.records import IGNORE, Batch
+from leakdet_tf.core.tasks.detect import VOID
 from leakdet_tf.data.augment import augment, training_key
-from leakdet_tf.data.cache import Cache
+from leakdet_tf.data.cache import Cache, stacked
+from leakdet_tf.data.mosaic import changed_picture
+from leakdet_tf.data.mosaic import rows as rows_of
 
 Dataset = Any
 Places = npt.NDArray[np.int64]
+_EMPTY_ROW = np.array([0, 0, 0, 0, VOID, 0], np.float32)  # a target's, of no box
 _ORDER = 0  # the number after the seed in the keys of orders; training_key has another
 
 
@@ -69,12 +74,14 @@ def training(
     epochs: int,
     first_epoch: int = 0,
     weights: Sequence[float] | None = None,
+    last_epoch: int | None = None,
 ) -> Dataset:
     """Shuffled and augmented batches of epochs ``first_epoch`` to ``epochs - 1`` in one stream.
 
     Every batch has the same static shape: TensorFlow 2.21's oneDNN kernels were seen to corrupt memory when a model is
     trained with an unknown batch size. What the last batch of an epoch lacks is filled up with pictures whose targets
-    are IGNORE and whose weight is 0; the other weights of that batch are raised, so that its mean is over what counts.
+    are IGNORE (of boxes all rows VOID) and whose weight is 0; the other weights of that batch are raised, so that its
+    mean is over what counts.
 
     Args:
         cache: the split.
@@ -84,10 +91,13 @@ def training(
         epochs: where the stream ends.
         first_epoch: where it begins.
         weights: how often each picture is seen in an epoch on average; None: each once.
+        last_epoch: how many epochs the whole training has, of which the last ``settings.mosaic_close`` do without
+            mosaic and mixup; ``epochs`` when left out.
 
     Yields:
-        :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) or (B, C)
-        targets and float32 (B,) weights; ``steps`` batches an epoch of :func:`epoch_length` pictures.
+        :class:`~leakdet_tf.core.records.Batch` of uint8/uint16 (B, h, w, C) inputs, uint8 (B, h, w) or (B, C) or
+        float32 (B, M, 6) targets and float32 (B,) weights; ``steps`` batches an epoch of :func:`epoch_length`
+        pictures. M is :func:`leakdet_tf.data.mosaic.rows` in every epoch.
     """
     cv2.setNumThreads(1)  # tf.data's own threads do this work already
     often = [1.0] * len(cache) if weights is None else list(weights)
@@ -101,8 +111,10 @@ def training(
         return places.map(lambda place, counts: (epoch, place, counts))
 
     def finish(epoch: Any, place: Any, counts: Any) -> Batch:
-        return _batch(cache, place, counts, batch_size, settings=settings, seed=seed, epoch=epoch)
+        return _batch(cache, place, counts, batch_size, change=changes, epoch=epoch)
 
+    closing = (epochs if last_epoch is None else last_epoch) - settings.mosaic_close
+    changes = _Changes(settings, seed, often, closing)
     stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order)
     return stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
@@ -128,40 +140,74 @@ def _full_batches(order: Any, count: int, batch_size: int) -> Dataset:
     )
 
 
+@dataclass(frozen=True)
+class _Changes:
+    settings: Augment
+    seed: int
+    often: Sequence[float]
+    closing: int  # the first epoch without mosaic and mixup
+
+
 def _batch(
-    cache: Cache,
-    place: Any,
-    counts: Any,
-    batch_size: int,
-    *,
-    settings: Augment | None = None,
-    seed: int = 0,
-    epoch: Any = 0,
+    cache: Cache, place: Any, counts: Any, batch_size: int, *, change: _Changes | None = None, epoch: Any = 0
 ) -> Batch:
     # One call a batch copies rows out of the cache; the arrays stay outside the graph, whatever their size.
     names = sorted(cache.inputs)
-    arrays = [*(cache.inputs[name] for name in names), cache.targets]
-    nowhere = np.zeros((1, 1), np.uint8)
+    of_boxes = cache.targets.dtype == np.float32
+    shapes = [list(array.shape[1:]) for array in (*(cache.inputs[name] for name in names), cache.targets)]
+    if of_boxes and change is not None:
+        shapes[-1][0] = rows_of(shapes[-1][0], change.settings)
 
     def rows(chosen: Places, counted: npt.NDArray[np.bool_], number: Any) -> list[Any]:
-        found = [array[chosen[:, 0]] for array in arrays]
-        if settings is not None:
-            for row, (index, copy) in enumerate(chosen):
-                key = training_key(seed, epoch=int(number), index=int(index), copy=int(copy))
-                pictures = {name: found[n][row] for n, name in enumerate(names)}
-                if found[-1].ndim > 2:
-                    pictures, found[-1][row] = augment(pictures, found[-1][row], settings, key=key)
-                else:  # labels of whole pictures do not move with them
-                    pictures, _ = augment(pictures, nowhere, settings, key=key)
-                for n, name in enumerate(names):
-                    found[n][row] = pictures[name]
-        found[-1][~counted] = IGNORE
+        if change is None:
+            found = [array[chosen[:, 0]] for array in (*(cache.inputs[name] for name in names), cache.targets)]
+        elif of_boxes:
+            found = _with_boxes(cache, names, chosen, change, int(number), shapes[-1][0])
+        else:
+            found = _with_labels(cache, names, chosen, change, int(number))
+        found[-1][~counted] = _EMPTY_ROW if of_boxes else IGNORE
         weights = counted.astype(np.float32)
         return [*found, weights / weights.mean()]
 
-    dtypes = [*(tf.as_dtype(array.dtype) for array in arrays), tf.float32]
+    dtypes = [*(tf.as_dtype(cache.inputs[name].dtype) for name in names), tf.as_dtype(cache.targets.dtype), tf.float32]
     *inputs, targets, weights = tf.numpy_function(rows, [place, counts, epoch], dtypes, stateful=False)
-    for tensor, array in zip([*inputs, targets], arrays, strict=True):
-        tensor.set_shape([batch_size, *array.shape[1:]])
+    for tensor, shape in zip([*inputs, targets], shapes, strict=True):
+        tensor.set_shape([batch_size, *shape])
     weights.set_shape([batch_size])
     return Batch(dict(zip(names, inputs, strict=True)), targets, weights)
+
+
+def _with_labels(cache: Cache, names: list[str], chosen: Places, change: _Changes, epoch: int) -> list[Any]:
+    found = [array[chosen[:, 0]] for array in (*(cache.inputs[name] for name in names), cache.targets)]
+    nowhere = np.zeros((1, 1), np.uint8)
+    for row, (index, copy) in enumerate(chosen):
+        key = training_key(change.seed, epoch=epoch, index=int(index), copy=int(copy))
+        pictures = {name: found[n][row] for n, name in enumerate(names)}
+        if found[-1].ndim > 2:
+            pictures, found[-1][row] = augment(pictures, found[-1][row], change.settings, key=key)
+        else:  # labels of whole pictures do not move with them
+            pictures, _ = augment(pictures, nowhere, change.settings, key=key)
+        for n, name in enumerate(names):
+            found[n][row] = pictures[name]
+    return found
+
+
+def _with_boxes(cache: Cache, names: list[str], chosen: Places, change: _Changes, epoch: int, most: int) -> list[Any]:
+    found: list[Any] = [np.empty((len(chosen), *cache.inputs[n].shape[1:]), cache.inputs[n].dtype) for n in names]
+    boxes = []
+    for row, (index, copy) in enumerate(chosen):
+        pictures, own = changed_picture(
+            cache.fetch,
+            change.often,
+            change.settings,
+            size=cache.size,
+            seed=change.seed,
+            epoch=epoch,
+            index=int(index),
+            copy=int(copy),
+            composed=epoch < change.closing,
+        )
+        boxes.append(own)
+        for n, name in enumerate(names):
+            found[n][row] = pictures[name]
+    return [*found, stacked(boxes, most)]

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.config.data import Data, Input, Source
+from leakdet_tf.config.data import BOXES, Data, Input, Source
 from leakdet_tf.config.fields import SPLITS, value_range
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes
-from leakdet_tf.core.images import decode, decode_mask
+from leakdet_tf.core.images import SUFFIXES, Pixels, decode, decode_mask
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Sample
+from leakdet_tf.data.box_files import COCO, Written, form_of, parse
+from leakdet_tf.data.box_files import SUFFIXES as BOX_SUFFIXES
+from leakdet_tf.data.box_truth import BoxTable, box_table, boxes_of
 from leakdet_tf.data.items import FOLDERS, Item, pair_up
 from leakdet_tf.data.splits import divide
 
@@ -23,13 +26,16 @@ _UNKNOWN = -1  # stands in the lookup table for mask values that data.values doe
 
 MaskTable = npt.NDArray[np.int16]
 WordTable = Mapping[str, tuple[int, ...]]
-TruthTable = MaskTable | tuple[WordTable, int]
+TruthTable = MaskTable | tuple[WordTable, int] | BoxTable
 """What a source's truth is read by: see :func:`truth_tables`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """A decoded sample with the SHA-256 of each file that it came from, in the order pictures, mask."""
+    """A decoded sample with the SHA-256 of each file that it came from, in the order pictures, mask or boxes' file.
+
+    Of labels and boxes there is one more, of the truth that was made of them.
+    """
 
     sample: Sample
     sha256: tuple[str, ...]
@@ -108,7 +114,8 @@ def pooled(root: Path, present: Sequence[str], listed: Callable[[Path], list[Ite
 def divided(items: Mapping[str, Item], source: Source, root: Path) -> dict[str, list[Item]]:
     """Items by id, divided as the source's ``[data.split]`` says."""
     assert source.split is not None
-    labels = {key: ";".join(item.words) for key, item in items.items()}
+    words = words_of if source.split.balance and source.of_boxes else lambda item: item.words
+    labels = {key: ";".join(words(item)) for key, item in items.items()}
     parts = divide(sorted(items), source.split, where=str(root), labels=labels)
     return {name: [items[key] for key in parts[name]] for name in SPLITS}
 
@@ -123,9 +130,15 @@ def find_items(folder: Path, source: Source, inputs: Mapping[str, Input]) -> lis
     if odd:
         file, partner = odd[0]
         number = f"({len(odd)} such file{'s' if len(odd) > 1 else ''})"
-        if source.labels not in ("", FOLDERS):
+        if file.suffix.lower() in SUFFIXES and source.of_boxes:
+            raise DataError(
+                f"{file}: is not in {partner} {number}",
+                remedy="where nothing is, an empty text file, an XML without objects or an entry in the JSON says so",
+            )
+        if source.labels not in ("", FOLDERS, *BOXES):
             raise DataError(f"{file}: names {partner}, which is not there {number}", remedy="add it, or drop its line")
         what = "the inputs' pictures" if source.labels else "pictures and masks"
+        what = "pictures and their boxes' files" if source.of_boxes else what
         raise DataError(
             f"{file}: has no partner in {partner} {number}", remedy=f"{what} need equal stems: add or remove files"
         )
@@ -151,15 +164,18 @@ def truth_tables(data: Data, classes: Sequence[str]) -> dict[str, TruthTable]:
     """By source, what its truth is read by.
 
     For masks a lookup table int16 (256,) from value to label or IGNORE, -1 for values without meaning; for labels the
-    class indices of each word, with the number of classes.
+    class indices of each word, with the number of classes; for boxes a :class:`~leakdet_tf.data.box_truth.BoxTable`.
     """
     labelling = labelling_of(data, classes)
-    return {
-        source.name: (_word_table(source.values, classes), len(classes))
-        if source.labels
-        else _label_table(source.values, classes, labelling)
-        for source in data.sources
-    }
+
+    def table(source: Source) -> TruthTable:
+        if source.of_boxes:
+            return box_table(source.values, classes, form_of(source.labels))
+        if source.labels:
+            return _word_table(source.values, classes), len(classes)
+        return _label_table(source.values, classes, labelling)
+
+    return {source.name: table(source) for source in data.sources}
 
 
 def _word_table(values: Mapping[str, str | list[str]], classes: Sequence[str]) -> WordTable:
@@ -188,14 +204,17 @@ def _label_table(
 
 
 def read(item: Item, table: TruthTable) -> Read:
-    """Decode an item's pictures and its mask or labels; what these say is read by ``table``, its source's.
+    """Decode an item's pictures and its mask, labels or boxes; what these say is read by ``table``, its source's.
 
     Raises:
         ImageError: a file cannot be decoded.
-        DataError: mask and picture differ in size, or the mask holds a value, or the labels a word, without meaning.
+        DataError: mask and picture differ in size, or the mask holds a value, or the labels a word, without meaning;
+            or something is wrong with a box.
     """
     content = {path: _bytes(path) for path in item.files}
     images = {name: decode(content[path], name=str(path)) for name, path in item.images.items()}
+    if isinstance(table, BoxTable):
+        return _with_boxes(item, table, content, images)
     if isinstance(table, tuple):
         truth = row_of(item, table)
         digests = (*map(sha256_bytes, content.values()), sha256_bytes(truth.tobytes()))
@@ -216,6 +235,50 @@ def read(item: Item, table: TruthTable) -> Read:
         raise DataError(f"{item.mask}: holds values that data.values does not name: {shown}", remedy="name them there")
     sample = Sample(item.id, images, labels.astype(np.uint8), item.origin)
     return Read(sample, tuple(sha256_bytes(data) for data in content.values()))
+
+
+def _with_boxes(item: Item, table: BoxTable, content: Mapping[Path, bytes], images: Mapping[str, Pixels]) -> Read:
+    assert item.boxes is not None
+    (first, picture), *others = images.items()
+    for name, image in others:
+        if image.shape[:2] != picture.shape[:2]:
+            raise DataError(
+                f"{item.images[name]}: is {image.shape[1]}x{image.shape[0]} px, {item.images[first].name} "
+                f"{picture.shape[1]}x{picture.shape[0]}",
+                remedy="the inputs' pictures have one size, in which their boxes are",
+            )
+    written = written_of(item, content.get(item.boxes))
+    truth, faults = boxes_of(written, (picture.shape[0], picture.shape[1]), table)
+    if faults:
+        where = f"{item.boxes}: {item.images[first].name}" if written.form == COCO else str(item.boxes)
+        more = f" ({len(faults)} such in it)" if len(faults) > 1 else ""
+        raise DataError(f"{where}: {faults[0]}{more}", remedy=faults[0].remedy)
+    said = repr(written).encode() if item.written else content[item.boxes]
+    digests = [*(sha256_bytes(content[path]) for path in item.images.values()), sha256_bytes(said)]
+    return Read(Sample(item.id, dict(images), truth, item.origin), (*digests, sha256_bytes(truth.tobytes())))
+
+
+def written_of(item: Item, content: bytes | None = None) -> Written:
+    """What is written of an item's boxes; ``content`` is their file's, read here when left out.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    assert item.boxes is not None
+    if item.written is not None:
+        return item.written
+    given = _bytes(item.boxes) if content is None else content
+    form = next(form for form, suffix in BOX_SUFFIXES.items() if suffix == item.boxes.suffix.lower())
+    return parse(given, form, name=str(item.boxes))
+
+
+def words_of(item: Item) -> tuple[str, ...]:
+    """The words of an item's boxes, each once, sorted.
+
+    Raises:
+        DataError: their file cannot be read.
+    """
+    return tuple(sorted({entry.word for entry in written_of(item).entries}))
 
 
 def row_of(item: Item, table: tuple[WordTable, int]) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from leakdet_tf.config.data import Split
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
+from leakdet_tf.core.images import SUFFIXES
 
 FORMAT = 1
 
@@ -26,7 +27,8 @@ def divide(
 
     Args:
         ids: what to divide.
-        split: shares, seed and grouping; or a manifest of an earlier division, used as it is.
+        split: shares, seed and grouping; or a manifest of an earlier division, or of the part of each file, used as
+            it is.
         where: the folder, for messages.
         labels: each id's label, for ``balance``.
 
@@ -109,14 +111,18 @@ def group_of(key: str, pattern: str, *, where: str) -> str:
 def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list[str]]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
+        if "split" in manifest and "format" not in manifest:
+            parts = _by_file(manifest["split"], set(ids))
+        elif manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']!r}, this version reads {FORMAT}")
-        parts = {name: _texts(manifest["splits"][name]) for name in SPLITS}
+        else:
+            parts = {name: _texts(manifest["splits"][name]) for name in SPLITS}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", remedy="check data.split.manifest") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{path}: not a split manifest ({error})", remedy="use a split.json written by a run"
+            f"{path}: not a split manifest ({error})",
+            remedy='use a split.json written by a run, or {"split": {"NAME.jpg": "train"}} with train, val and test',
         ) from error
     named = [key for part in parts.values() for key in part]
     if len(set(named)) != len(named):
@@ -126,6 +132,20 @@ def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list
         side = "is not in" if odd[0] in set(named) else "is not named, yet in"
         raise DataError(f"{path}: '{odd[0]}' {side} {where} ({len(odd)} such)", remedy="make a new split")
     return parts
+
+
+def _by_file(value: Any, ids: set[str]) -> dict[str, list[str]]:
+    # The part of each file; a name that is no id is one with the suffix of a picture.
+    if not isinstance(value, dict):
+        raise TypeError("'split' says of each file to which part it belongs")
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for file, part in value.items():
+        if part not in parts:
+            raise ValueError(f"'{file}' belongs to {part!r}")
+        named = PurePosixPath(file)
+        stem = named.with_suffix("").as_posix() if named.suffix.lower() in SUFFIXES else file
+        parts[part].append(file if file in ids else stem)
+    return {name: sorted(keys) for name, keys in parts.items()}
 
 
 def _texts(value: Any) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from leakdet_tf.config.data import Data, Input, Source
+from leakdet_tf.config.data import BOXES, Data, Input, Source
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
@@ -22,6 +22,7 @@ KINDS = (
     "undecodable",
     "mis-sized",
     "mis-valued",
+    "mis-boxed",
     "class-never-seen",
     "imbalance",
     "rendered",
@@ -107,18 +108,18 @@ def _items(
     def fatal(kind: str, file: Path, detail: str) -> None:
         findings.append(Finding(kind, source.name, split, str(file), detail, "fatal"))
 
-    places = [*(source.folders.get(name, item.folder) for name, item in inputs.items()), source.masks]
-    if source.labels:
-        places = ["" if source.labels == FOLDERS else source.labels]
-    of_folders = not source.labels or source.labels == FOLDERS
-    faults = [
-        (place, fault) for place in dict.fromkeys(places) if of_folders and (fault := _folder_fault(folder / place))
-    ]
+    pictures = [source.folders.get(name, item.folder) for name, item in inputs.items()]
+    places = [*pictures, source.masks]
+    if source.of_boxes:
+        places = [*pictures, *([source.annotations] if source.labels in BOXES else [])]
+    elif source.labels:
+        pictures = places = [""] if source.labels == FOLDERS else []
+    faults = [(place, fault) for place in dict.fromkeys(places) if (fault := _folder_fault(folder / place))]
     for place, fault in faults:
         fatal("folder", folder / place, fault)
     if faults:
         return []
-    for place in dict.fromkeys(places) if of_folders else ():
+    for place in dict.fromkeys(pictures if source.of_boxes else places):
         if not any(path.suffix.lower() in SUFFIXES for path in (folder / place).rglob("*")):
             fatal("empty", folder / place, f"holds no picture ({', '.join(SUFFIXES)})")
             return []
@@ -127,8 +128,9 @@ def _items(
     except DataError as error:  # a link to nothing, two files of one stem, a malformed manifest
         fatal("folder", folder, said(error, folder))
         return []
+    of_folders = source.labels in ("", FOLDERS, *BOXES)
     for file, partner in odd:
-        if of_folders:
+        if of_folders or file.suffix.lower() in SUFFIXES:
             findings.append(Finding("unpaired", source.name, split, str(file), f"has no partner in {partner}"))
         else:
             findings.append(Finding("unpaired", source.name, split, str(partner), f"is not there, yet named by {file}"))

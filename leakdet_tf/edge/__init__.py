@@ -1,4 +1,4 @@
-"""What runs on the device: NumPy, Pillow and LiteRT, no trainer.
+"""What runs on the device: NumPy, Pillow, and LiteRT or ONNX Runtime, no trainer.
 
 >>> from leakdet_tf.edge import Predictor
 >>> mask = Predictor("bundle").predict("frame.jpg")

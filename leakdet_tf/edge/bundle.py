@@ -25,7 +25,7 @@ SUMS = "SHA256SUMS"
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
 CARD = "card.json"
-MODELS = ("model.tflite",)
+MODELS = ("model.tflite", "model.onnx")
 _AGAIN = "copy the bundle again, or export it anew"
 
 
@@ -50,7 +50,7 @@ class Bundle:
 
     @property
     def golden_tolerance(self) -> float:
-        """Largest allowed difference of a replayed output, relative to the largest golden value (at least 1)."""
+        """Largest allowed difference of a replayed output, as :func:`~leakdet_tf.edge.golden.gap` tells it."""
         return float(self.card["golden"]["tolerance"])
 
 

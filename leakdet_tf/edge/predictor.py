@@ -14,11 +14,12 @@ import numpy.typing as npt
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ContractError
 from leakdet_tf.core.images import Geometry, Pixels, decode
-from leakdet_tf.core.records import Classification, Mask
+from leakdet_tf.core.records import Boxes, Classification, Mask
 from leakdet_tf.core.tasks import task_of
-from leakdet_tf.edge.backends import open_backend
+from leakdet_tf.edge.backends import RUNTIMES, open_backend
 from leakdet_tf.edge.backends.protocol import Backend
 from leakdet_tf.edge.bundle import Bundle, GoldenFrame, open_bundle
+from leakdet_tf.edge.golden import gap
 
 Frame = str | Path | Pixels
 
@@ -58,7 +59,7 @@ class Predictor:
         self._task = task_of(contract)
 
     def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> Any:
-        """The answer for one frame: a :class:`Mask` of the frame's own size, or a :class:`Classification`.
+        """The answer for one frame: a :class:`Mask` of its own size, a :class:`Classification`, or :class:`Boxes`.
 
         Args:
             frame: a file's path, or pixels uint8/uint16 (H, W) or (H, W, C) in RGB order; for a model with several
@@ -74,7 +75,7 @@ class Predictor:
         invoked = perf_counter()
         outputs = self.backend.run(inputs)
         invoke_ms = (perf_counter() - invoked) * 1e3
-        answer: Mask | Classification = self._task.decode(outputs, self.contract, geometry)
+        answer: Mask | Classification | Boxes = self._task.decode(outputs, self.contract, geometry)
         return replace(answer, invoke_ms=invoke_ms, total_ms=(perf_counter() - start) * 1e3)
 
     def draw(self, frame: Frame | Mapping[str, Frame], answer: Any, *, bgr: bool = False) -> npt.NDArray[np.uint8]:
@@ -105,20 +106,19 @@ class Predictor:
 
     def _replay(self, bundle: Bundle) -> None:
         for number, frame in enumerate(bundle.golden):
-            outputs = self.outputs(frame.images)
+            inputs, geometry = self.prepare(frame.images)
+            outputs = self.backend.run(inputs)
             if set(outputs) != set(frame.outputs):
                 raise BundleError(
                     f"{bundle.folder}: golden frame {number} names other outputs", remedy="export it anew"
                 )
             for name, kept in frame.outputs.items():
-                scale = max(1.0, float(np.abs(kept).max(initial=0)))
-                same = kept.shape == outputs[name].shape
-                gap = float(np.abs(outputs[name] - kept).max(initial=0)) / scale if same else float("inf")
-                if not gap <= bundle.golden_tolerance:
+                found = gap(kept, outputs[name], self.contract, geometry)
+                if not found <= bundle.golden_tolerance:
                     raise BundleError(
                         f"{bundle.folder}: golden frame {number} is answered otherwise here than where it was made "
-                        f"(difference {gap:.2g}, limit {bundle.golden_tolerance:.2g})",
-                        remedy="this runtime computes wrongly: update ai-edge-litert, or export anew",
+                        f"(difference {found:.2g}, limit {bundle.golden_tolerance:.2g})",
+                        remedy=f"this runtime computes wrongly: update {RUNTIMES[bundle.model_file]}, or export anew",
                     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,49 @@ from leakdet_tf.core.images import Pixels
 from leakdet_tf.edge.backends import open_backend
 from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, SUMS, golden_bytes
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.parity import Parity, compare
-from leakdet_tf.export.tflite import convert
+from leakdet_tf.export import onnx, tflite
+from leakdet_tf.export.parity import Parity, compare, unit_of
 
-UNITS = {"segment": "pixels", "classify": "decisions"}
-"""By task, what is decided."""
 GOLDEN_TOLERANCE = 1e-3
 """For float32: other CPUs add in another order; a wrong kernel or another model is off by far more."""
 
 
 @dataclass(frozen=True)
+class Format:
+    """How a model's file of one format is called and made, and what the card says of it.
+
+    ``convert`` takes the ``.keras`` file, the path of the contract and that of the result.
+    """
+
+    file: str
+    convert: Callable[[Path, Path, Path], None]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+FORMATS = {
+    "tflite_float32": Format(tflite.FILE, tflite.convert),
+    "onnx_float32": Format(onnx.FILE, onnx.convert, {"opset": onnx.OPSET}),
+}
+"""The formats by their names in ``export.formats``."""
+
+
+@dataclass(frozen=True)
 class Exported:
-    """A finished bundle: its folder, the size of its model file in bytes, and how it compares."""
+    """A finished bundle: its folder, the size of its model file in bytes, and how it compares.
+
+    ``unit`` says what the decisions are that were compared: pixels, decisions, anchors or boxes.
+    """
 
     folder: Path
     model_bytes: int
     parity: Parity
+    unit: str
+
+
+def require(formats: Iterable[str]) -> None:
+    """Raise ExportError, with the line to type, when a format needs packages that are not installed."""
+    if "onnx_float32" in formats:
+        onnx.require()
 
 
 def make_bundle(
@@ -45,42 +72,49 @@ def make_bundle(
     folder: Path,
     settings: Export,
     facts: dict[str, Any],
+    form: str = "tflite_float32",
 ) -> Exported:
-    """Convert ``model`` to float32 TFLite and seal it as a bundle at ``folder``, replacing an older one there.
+    """Convert ``model`` and seal it as a bundle at ``folder``, replacing an older one there.
 
     Args:
         model: the ``.keras`` file.
-        contract: what its pixels and scores mean; copied into the bundle.
+        contract: what its pixels and scores mean; copied into the bundle. Where ``settings.outputs`` is another than
+            the contract's, the bundle's is a contract of its own, which names this one as its parent.
         reference: the same model under Keras.
         frames: original validation pictures, raw pixels by input name; the first ``settings.golden`` become golden.
         folder: the bundle's place; its parent must be writable.
         settings: the experiment's ``[export]``.
         facts: what else the card should hold: data hashes, metrics.
+        form: one of :data:`FORMATS`.
 
     Raises:
-        ExportError: conversion failed, or more decisions changed than ``settings.max_changed`` allows. Nothing is
-            left behind, and an older bundle stays as it was.
+        ExportError: conversion failed, or more decisions changed than ``settings.max_changed`` allows, or there was
+            nothing to compare. Nothing is left behind, and an older bundle stays as it was.
     """
     if not frames:
         raise ExportError("there are no validation pictures to compare the exported file on", remedy="add some to val")
+    kind = FORMATS[form]
+    if settings.outputs != contract.outputs:
+        contract = replace(contract, outputs=settings.outputs, parent=contract.id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         contract.save(work / CONTRACT)
-        convert(model, work / CONTRACT, work / "model.tflite")
-        content = (work / "model.tflite").read_bytes()
-        exported = Predictor.over(open_backend("model.tflite", content, contract, threads=os.cpu_count()), contract)
+        kind.convert(model, work / CONTRACT, work / kind.file)
+        content = (work / kind.file).read_bytes()
+        exported = Predictor.over(open_backend(kind.file, content, contract, threads=os.cpu_count()), contract)
         parity = compare(reference, exported, frames)
-        _check(parity, settings, folder.name, contract.task)
-        write_bytes(work / GOLDEN, golden_bytes([exported.golden(images) for images in frames[: settings.golden]]))
+        _check(parity, settings, form, contract)
+        kept = _telling(frames, exported)[: settings.golden]
+        write_bytes(work / GOLDEN, golden_bytes([exported.golden(images) for images in kept]))
         card = {
             "format": 1,
             "leakdet_tf": __version__,
-            "kind": folder.name,
+            "kind": form,
             "contract": contract.id,
             "weights_sha256": contract.weights_sha256,
-            "model": {"file": "model.tflite", "sha256": sha256_bytes(content), "bytes": len(content)},
-            "golden": {"frames": min(settings.golden, len(frames)), "tolerance": GOLDEN_TOLERANCE},
+            "model": {"file": kind.file, "sha256": sha256_bytes(content), "bytes": len(content), **kind.facts},
+            "golden": {"frames": len(kept), "tolerance": GOLDEN_TOLERANCE},
             "parity": {**parity.to_dict(), "limit": settings.max_changed},
             **facts,
         }
@@ -93,11 +127,23 @@ def make_bundle(
         raise ExportError(f"{folder}: cannot be written ({error})", remedy="free disk space or check rights") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported(folder, len(content), parity)
+    return Exported(folder, len(content), parity, unit_of(contract))
 
 
-def _check(parity: Parity, settings: Export, name: str, task: str) -> None:
-    unit = UNITS[task]
+def _telling(frames: Sequence[dict[str, Pixels]], exported: Predictor) -> list[dict[str, Pixels]]:
+    # golden frames without a box would show nothing: of final boxes, frames that have some come first
+    if exported.contract.outputs != "final":
+        return list(frames)
+    return sorted(frames, key=lambda images: not any(answer.any() for answer in exported.outputs(images).values()))
+
+
+def _check(parity: Parity, settings: Export, name: str, contract: Contract) -> None:
+    unit = unit_of(contract)
+    if not parity.decisions:
+        raise ExportError(
+            f"{name}: on {parity.pictures} validation pictures the model finds no {unit} to compare",
+            remedy='train it further, lower its threshold, or set export.outputs = "decoded"',
+        )
     if not parity.changed_share <= settings.max_changed:
         raise ExportError(
             f"{name}: {parity.changed} of {parity.decisions} validation {unit} are decided otherwise than by the Keras "

@@ -192,7 +192,7 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
     names = [*checked.labelling.names(tuple(experiment.task.classes)), "ignore"]
     weights = {source.name: source.weight for source in experiment.data.sources}
     width = max(6, *map(len, weights))
-    what = "pictures" if experiment.task.kind == "classify" else "pixels"
+    what = {"classify": "pictures", "detect": "boxes"}.get(experiment.task.kind, "pixels")
     lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  share of {what}"]
     for split, items in checked.parts.items():
         total = sum(weights[item.source] for item in items)

@@ -14,19 +14,17 @@ from leakdet_tf.analysis.class_figures import Shown, confusion, reliability, ris
 from leakdet_tf.analysis.classification import Measured, lines, measure, report
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.scores import SCORES, Answers, save_scores
-from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import DataError, LeakdetError
+from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
 from leakdet_tf.core.records import UNSURE, Classification, Sample
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.splits import group_of
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
-from leakdet_tf.jobs.runs import Log, Opened, open_model
+from leakdet_tf.jobs.runs import Log, Opened
 from leakdet_tf.training.progress import track
 
 CALIBRATION = "calibration.json"
@@ -105,24 +103,6 @@ def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured
         text = (sample.id, f"is {truth}", f"said {said or 'none'} {measured.sure[place]:.2f}")
         found.append(Shown(next(iter(sample.images.values())), text, bool(measured.right[place])))
     return found
-
-
-def calibrate_run(run: str, *, overrides: Sequence[str], log: Log) -> Path:
-    """Calibrate a finished run on its validation pictures: temperature and threshold go into a new contract.
-
-    Raises:
-        LeakdetError: not a finished run of a classifier.
-    """
-    opened = open_model(run)
-    if opened.kind != "keras" or opened.experiment is None:
-        raise LeakdetError(f"{run}: is a bundle", remedy="give the run's folder, then export again")
-    if opened.note:
-        raise LeakdetError(f"{run}: did not finish", remedy="train it to the end")
-    if opened.predictor.contract.task != "classify":
-        raise LeakdetError(f"{run}: is no classifier", remedy="only classifiers are calibrated so far")
-    settings = load(opened.experiment, overrides)
-    calibrated(opened, settings, parts_of_run(settings, opened.folder, log=log)["val"], log=log)
-    return opened.folder / CONTRACT
 
 
 def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, log: Log) -> Opened:

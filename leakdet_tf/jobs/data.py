@@ -29,12 +29,15 @@ def specs(experiment: Experiment) -> dict[str, ImageSpec]:
 
 def contract_of(experiment: Experiment, activation: str) -> Contract:
     """The contract of a model that is yet to be trained."""
+    settings = experiment.evaluate
+    suppression = {"nms_iou": settings.nms_iou, "max_boxes": settings.max_boxes}
     return Contract(
         task=experiment.task.kind,
         inputs=specs(experiment),
         classes=classes_of(experiment.task.classes, dict(experiment.task.colors)),
         activation=activation,  # type: ignore[arg-type]  # checked by Contract
         experiment=experiment.name,
+        **(suppression if experiment.task.kind == "detect" else {}),  # type: ignore[arg-type]
     )
 
 

@@ -93,6 +93,10 @@ def write_report(
         from leakdet_tf.jobs.classify import write_class_report
 
         return Evaluated(*write_class_report(opened, settings, items, about, folder=folder, log=log))
+    if settings.task.kind == "detect":
+        from leakdet_tf.jobs.detect import write_box_report
+
+        return Evaluated(*write_box_report(opened, settings, items, about, folder=folder, log=log))
     work = track(samples(settings, items), f"evaluating {opened.kind}", len(items))
     labelling = labelling_of(settings.data, settings.task.classes)
     measured = measure(

@@ -118,6 +118,8 @@ def explain(
     from leakdet_tf.analysis.explain import GradCam
 
     settings, predictor = load(run / EXPERIMENT), opened.predictor
+    if predictor.contract.task == "detect":
+        raise ModelError(f"{run}: is a detector's", remedy="explain takes classifiers and segmenters")
     names = predictor.contract.class_names
     if target is not None and target not in names:
         raise ConfigError(f"--target {target}: no such class", remedy=did_you_mean(target, names))

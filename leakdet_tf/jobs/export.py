@@ -10,7 +10,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import LeakdetError
 from leakdet_tf.data.items import Item
-from leakdet_tf.export.bundle import UNITS, Exported, make_bundle
+from leakdet_tf.export.bundle import Exported, make_bundle, require
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
@@ -34,7 +34,13 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
 def write_bundles(
     opened: Opened, settings: Experiment, items: Sequence[Item], *, facts: dict[str, Any], log: Log
 ) -> list[Exported]:
-    """Make a bundle of each format asked for, in ``<run>/export/<format>``."""
+    """Make a bundle of each format asked for, in ``<run>/export/<format>``.
+
+    Raises:
+        ExportError: a format needs packages that are not installed, which is found before the first is made; or a file
+            answers otherwise than the model.
+    """
+    require(settings.export.formats)
     done = []
     frames = [sample.images for sample in samples(settings, items[: settings.export.pictures])]
     for name in settings.export.formats:
@@ -47,11 +53,12 @@ def write_bundles(
             Path(opened.folder) / "export" / name,
             settings.export,
             facts,
+            name,
         )
         parity = made.parity
         log(
             f"{name}: {made.model_bytes / 1e6:.1f} MB; {parity.changed} of {parity.decisions} validation "
-            f"{UNITS[settings.task.kind]} decided otherwise (limit {settings.export.max_changed:g}), "
+            f"{made.unit} decided otherwise (limit {settings.export.max_changed:g}), "
             f"outputs within {parity.max_difference:.1e}"
         )
         done.append(made)

@@ -24,6 +24,7 @@ from leakdet_tf.data.splits import save_manifest
 from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.export.bundle import require
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
 from leakdet_tf.jobs.quiet import start_tensorflow
@@ -44,7 +45,7 @@ from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, env
 from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
 from leakdet_tf.training.interrupt import leaving_at_once
 
-_EXAMPLES = {"segment": 6, "classify": 24}
+_EXAMPLES = {"segment": 6, "classify": 24, "detect": 12}
 """Validation pictures that are drawn, by task."""
 
 
@@ -94,6 +95,7 @@ def fit(
 
 
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
+    require(experiment.export.formats)
     start_tensorflow()
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
@@ -227,6 +229,8 @@ def _train(
     from leakdet_tf.training.loop import train
 
     settings, cache = experiment.train, caches["train"]
+    from leakdet_tf.jobs.detect import validation_score
+
     labelling = labelling_of(experiment.data, experiment.task.classes)
     weights = often(experiment, items)
     length = epoch_length(weights)
@@ -240,6 +244,7 @@ def _train(
             epochs=end,
             first_epoch=first,
             weights=weights,
+            last_epoch=settings.total_epochs,
         )
 
     log(
@@ -260,6 +265,7 @@ def _train(
         pixels=[int(count) for count in task_of(contract).amounts(cache.targets)[: labelling.classes]],
         identity=identity(folder, caches),
         start=checkpoint,
+        score=validation_score(contract, caches["val"]) if contract.task == "detect" else None,
     )
     if not outcome.epochs:
         save_model(model, folder / "checkpoints" / "last.keras")
@@ -298,6 +304,11 @@ def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[
 
         save(answered_sheet(shown, answers, title), folder / "examples.png")
         return
+    if experiment.task.kind == "detect":
+        from leakdet_tf.jobs.detect import found_sheet
+
+        save(found_sheet(shown, answers, title), folder / "examples.png")
+        return
     labelling = labelling_of(experiment.data, experiment.task.classes)
     save(examples(shown, answers, opened.predictor.contract, title, labelling), folder / "examples.png")
 
@@ -320,8 +331,8 @@ def _conclude(
         f"training {how} after {outcome.epochs} epochs; best epoch {outcome.best_epoch}, "
         f"val {MONITORS[experiment.task.kind][1]} {outcome.best_value:.4f}"
     )
-    if experiment.task.kind == "classify" and experiment.evaluate.calibrate:
-        from leakdet_tf.jobs.classify import calibrated
+    if experiment.task.kind != "segment" and experiment.evaluate.calibrate:
+        from leakdet_tf.jobs.calibrate import calibrated
 
         opened = calibrated(opened, experiment, parts["val"], log=log)
     done = write_report(

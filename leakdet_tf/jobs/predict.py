@@ -7,6 +7,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
-from leakdet_tf.core.records import Classification, Mask
+from leakdet_tf.core.records import Boxes, Classification, Mask
 from leakdet_tf.jobs.runs import Log, open_model
 
 
@@ -32,7 +33,8 @@ class Predicted:
 
 
 def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None, log: Log) -> Predicted:
-    """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``.
+    """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
+    ``boxes.csv`` with a line for each box.
 
     Args:
         model: a run's folder or a bundle's.
@@ -52,12 +54,13 @@ def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None
     names = out_names(pictures)
     table = folder / "predictions.csv"
     refused = 0
+    detects = predictor.contract.task == "detect"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="", encoding="utf-8", buffering=1) as file:
+        with ExitStack() as files:
             columns = fields(predictor.contract.class_names, predictor.contract.task)
-            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-            writer.writeheader()
+            writer = _table(files, table, columns)
+            boxes = _table(files, folder / "boxes.csv", BOX_FIELDS) if detects else None
             for path in pictures:
                 try:
                     image = predictor.load(path)
@@ -73,6 +76,8 @@ def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None
                     mask = folder / "masks" / f"{names[path]}.png"
                     _write_png(mask, answer.labels)
                     line["mask"] = str(mask)
+                if boxes is not None:
+                    boxes.writerows(box_rows(path, answer))
                 writer.writerow(line)
     except OSError as error:
         raise DataError(
@@ -118,13 +123,37 @@ def out_names(pictures: Sequence[Path]) -> dict[Path, str]:
     return {path: name if times[name] == 1 else f"{name}_{path.suffix[1:]}" for path, name in names.items()}
 
 
-def row(path: Path, answer: Mask | Classification) -> dict[str, Any]:
+BOX_FIELDS = ("picture", "class", "score", "x1", "y1", "x2", "y2")
+"""The columns of ``boxes.csv``; edges are in the picture's pixels."""
+
+
+def _table(files: ExitStack, path: Path, columns: Sequence[str]) -> csv.DictWriter[str]:
+    file = files.enter_context(path.open("w", newline="", encoding="utf-8", buffering=1))
+    writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    return writer
+
+
+def box_rows(path: Path, answer: Boxes) -> list[dict[str, str]]:
+    """The lines of ``boxes.csv`` for one picture, the most certain box first."""
+    rows = []
+    for name, score, box in zip(answer.names, answer.scores, answer.boxes, strict=True):
+        edges = {key: f"{edge:.1f}" for key, edge in zip(BOX_FIELDS[3:], box, strict=True)}
+        rows.append({"picture": str(path), "class": name, "score": f"{score:.4f}", **edges})
+    return rows
+
+
+def row(path: Path, answer: Mask | Classification | Boxes) -> dict[str, Any]:
     """One line of ``predictions.csv``, but for the files that go with it."""
     height, width = answer.size
     line: dict[str, Any] = {"picture": str(path), "width": width, "height": height}
     if isinstance(answer, Mask):
         line |= {f"share_{name}": f"{share:.6f}" for name, share in answer.fractions().items()}
         line["mean_score"] = f"{float(answer.scores.mean()):.4f}"
+    elif isinstance(answer, Boxes):
+        found = Counter(answer.names)
+        line |= {f"boxes_{name}": found[name] for name in answer.classes}
+        line["best_score"] = f"{float(answer.scores.max()):.4f}" if len(answer) else ""
     else:
         line["answer"] = answer.answer
         line |= {f"score_{name}": f"{score:.4f}" for name, score in zip(answer.classes, answer.scores, strict=True)}
@@ -137,6 +166,8 @@ def fields(classes: Sequence[str], task: str = "segment") -> list[str]:
     first, last = ["picture", "width", "height"], ["model", "total_ms", "invoke_ms"]
     if task == "classify":
         return [*first, "answer", *(f"score_{name}" for name in classes), *last, "overlay"]
+    if task == "detect":
+        return [*first, *(f"boxes_{name}" for name in classes), "best_score", *last, "overlay"]
     return [*first, *(f"share_{name}" for name in classes), "mean_score", *last, "mask", "overlay"]
 
 

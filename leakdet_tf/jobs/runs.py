@@ -22,7 +22,18 @@ from leakdet_tf.jobs.quiet import start_tensorflow
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.keras"
-_PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "ai-edge-litert", "opencv-python-headless", "pydantic")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-cv",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+    "pydantic",
+    "ai-edge-litert",
+    "onnxruntime",
+    "tf2onnx",
+)
 Log = Callable[[str], None]
 
 

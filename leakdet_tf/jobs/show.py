@@ -16,15 +16,20 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError
+from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data.augment import augment, augment_alone, training_key
+from leakdet_tf.data.augment import augment, augment_alone, only, training_key
+from leakdet_tf.data.augment_boxes import Boxes, augment_boxes_alone
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.items import Item
+from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import truth_tables
 from leakdet_tf.jobs.check import Log, parts_of_run
-from leakdet_tf.jobs.data import contract_of, render_if_absent
+from leakdet_tf.jobs.data import contract_of, often, render_if_absent
 
 MOST_PICTURES, MOST_VERSIONS = 40, 12
+_ACTIVATIONS = {"classify": "sigmoid", "detect": "linear"}
+_COMPOSED = ("mosaic", "mixup")
 
 
 def show(
@@ -75,13 +80,13 @@ def show(
         number = min(len(on), len(items))
     elif number > len(items):
         raise ConfigError(f"--number {number}: the {split} split holds {len(items)}", remedy=f"at most {len(items)}")
-    contract = contract_of(experiment, "sigmoid" if experiment.task.kind == "classify" else "softmax")
+    contract = contract_of(experiment, _ACTIVATIONS.get(experiment.task.kind, "softmax"))
     places = spread([item.source for item in items], number)
     cache = _decoded(experiment, [items[place] for place in places], contract)
     note = "switched on: " + ", ".join(f"{name}\u00a0{getattr(settings, name):g}" for name in on)
     if alone:
         figure = changes(
-            _alone(cache, settings, on),
+            _boxes_alone(cache, settings, on) if contract.task == "detect" else _alone(cache, settings, on),
             ["", ""],
             contract,
             title=f"{experiment.name}: each change alone, as strong as data.augment allows",
@@ -89,8 +94,13 @@ def show(
             blocks=2 if len(on) > 4 else 1,
         )
     else:
+        epochs = range(epoch, epoch + versions)
+        if contract.task == "detect":
+            shown = _box_versions(cache, experiment, items, places, epochs, contract)
+        else:
+            shown = _versions(cache, experiment, places, epochs)
         figure = changes(
-            _versions(cache, experiment, places, range(epoch, epoch + versions)),
+            shown,
             [f"epoch {number}" for number in range(epoch, epoch + versions)],
             contract,
             title=f"{experiment.name}: pictures of {split} before and after augmentation (seed {experiment.seed})",
@@ -106,8 +116,8 @@ def show(
 def switched_on(settings: Augment) -> list[str]:
     """The changes whose strength is above 0, in the order of the experiment file's reference."""
     names = list(Augment.model_fields)
-    by_chance = names[names.index("chance") + 1 :]
-    on = [name for name in names if name != "chance" and getattr(settings, name)]
+    by_chance = [name for name in names[names.index("chance") + 1 :] if name not in _COMPOSED]
+    on = [name for name in names if name not in ("chance", "mosaic_close") and getattr(settings, name)]
     return [name for name in on if settings.chance or name not in by_chance]
 
 
@@ -175,6 +185,73 @@ def _alone(cache: Cache, settings: Augment, names: Sequence[str]) -> list[Row]:
             Panel(*augment_alone(before.inputs, before.truth, settings, name, point=point), caption)
             for point, caption in points(settings, name)
         ]
+        rows.append(Row(name, before, after))
+    return rows
+
+
+def _boxed(cache: Cache, row: int) -> Panel:
+    inputs, boxes = cache.fetch(row)
+    return Panel(inputs, np.zeros(cache.size, np.uint8), boxes=boxes)
+
+
+def _box_versions(
+    cache: Cache,
+    experiment: Experiment,
+    items: Sequence[Item],
+    places: Sequence[int],
+    epochs: Sequence[int],
+    contract: Contract,
+) -> list[Row]:
+    settings = experiment.data.augment
+    closing = experiment.train.total_epochs - settings.mosaic_close
+    known = {place: cache.fetch(row) for row, place in enumerate(places)}
+    frame = np.zeros(cache.size, np.uint8)
+
+    def fetch(place: int) -> tuple[dict[str, Pixels], Boxes]:
+        if place not in known:  # one that a mosaic or mixup draws
+            known[place] = _decoded(experiment, [items[place]], contract).fetch(0)
+        return known[place]
+
+    rows = []
+    for row, place in enumerate(places):
+        after = []
+        for epoch in epochs:
+            inputs, boxes = changed_picture(
+                fetch,
+                often(experiment, items),
+                settings,
+                size=cache.size,
+                seed=experiment.seed,
+                epoch=epoch,
+                index=place,
+                composed=epoch < closing,
+            )
+            after.append(Panel(inputs, frame, boxes=boxes))
+        rows.append(Row(_short(cache.ids[row]), _boxed(cache, row), after))
+    return rows
+
+
+def _boxes_alone(cache: Cache, settings: Augment, names: Sequence[str]) -> list[Row]:
+    rows = []
+    for number, name in enumerate(names):
+        before, after = _boxed(cache, number % len(cache)), []
+        for point, caption in points(settings, name):
+            assert before.boxes is not None
+            if name in _COMPOSED:
+                inputs, boxes = changed_picture(
+                    cache.fetch,
+                    [1.0] * len(cache),
+                    only(settings, name).model_copy(update={name: 1.0}),
+                    size=cache.size,
+                    seed=0,
+                    epoch=0,
+                    index=number % len(cache),
+                )
+            else:
+                inputs, boxes = augment_boxes_alone(
+                    before.inputs, before.boxes, settings, name, size=cache.size, point=point
+                )
+            after.append(Panel(inputs, before.truth, caption, boxes))
         rows.append(Row(name, before, after))
     return rows
 

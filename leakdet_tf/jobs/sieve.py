@@ -26,7 +26,8 @@ from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import sync_folder, write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.tasks import classify
-from leakdet_tf.synth.folder import LABELS, MANIFEST
+from leakdet_tf.synth.coco import coco_text
+from leakdet_tf.synth.folder import BOXES, LABELS, MANIFEST
 
 KEPT, DROPPED, PLANTED = "kept.csv", "dropped.csv", "planted.json"
 ON_A_SHEET, SHEETS = 48, 10
@@ -145,6 +146,9 @@ def write(
             own = {one.key: one.file for one in judged if one.split == split and one.file in files}
             _fill(folder / split, root / split, [Path(file).relative_to(split) for file in own.values()])
             _write_table(folder / split, root / split, set(own))
+            if manifest.get("boxes") is not None:
+                there = [entry for entry in entries if entry["file"].startswith(f"{split}/")]
+                write_text(folder / split / BOXES, coco_text(there, manifest["classes"], manifest["size"]))
         write_json(folder / MANIFEST, manifest | {"pictures": entries, "filter": account})
         for name, chosen in ((KEPT, kept), (DROPPED, ~kept)):
             _write_account(folder / name, judged, chances, chosen, contract, reasons=name == DROPPED)

@@ -12,8 +12,9 @@ from leakdet_tf.config.data import Data, Source
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import ConfigError, DataError
+from leakdet_tf.data.box_truth import BoxTable
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import find_splits, row_of, truth_tables
+from leakdet_tf.data.readers import find_splits, row_of, truth_tables, words_of
 from leakdet_tf.data.splits import group_of, manifest_of, save_manifest
 
 NONE, ALL = "(none)", "(all)"
@@ -85,7 +86,7 @@ def parts_of(data: Data, source: Source) -> dict[str, list[Item]]:
 
 
 def rows(parts: Parts, data: Data, source: Source, classes: Sequence[str]) -> list[Row]:
-    """How many pictures and groups each part has: in all, and to classify also by class and without any.
+    """How many pictures and groups each part has: in all, and to classify or detect also by class and without any.
 
     A picture of several classes is counted in each of them.
     """
@@ -98,14 +99,27 @@ def rows(parts: Parts, data: Data, source: Source, classes: Sequence[str]) -> li
         def row(label: str, chosen: Sequence[int], name: str = name, groups: Sequence[str] = groups) -> Row:
             return Row(name, label, len(chosen), len({groups[i] for i in chosen}))
 
+        held: list[set[int]] | None = None
         if isinstance(known, tuple):
-            truths = [row_of(item, known) for item in items]
+            held = [{index for index, there in enumerate(row_of(item, known)) if there} for item in items]
+        elif isinstance(known, BoxTable):
+            held = [_classes_of(item, known) for item in items]
+        if held is not None:
             for index, label in enumerate(classes):
-                found.append(row(label, [i for i, truth in enumerate(truths) if truth[index]]))
-            if without := [i for i, truth in enumerate(truths) if not truth.any()]:
+                found.append(row(label, [i for i, those in enumerate(held) if index in those]))
+            if without := [i for i, those in enumerate(held) if not those]:
                 found.append(row(NONE, without))
         found.append(row(ALL, range(len(items))))
     return found
+
+
+def _classes_of(item: Item, known: BoxTable) -> set[int]:
+    words = words_of(item)
+    if odd := [word for word in words if word not in known.words]:
+        raise DataError(
+            f"{item.boxes}: its class '{odd[0]}' means nothing", remedy="name it in data.values, or in task.classes"
+        )
+    return {label for word in words if (label := known.words[word]) >= 0}
 
 
 def table(found: Sequence[Row]) -> list[str]:

@@ -14,14 +14,17 @@ from typing import Any
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sync_folder, write_json
+from leakdet_tf.synth.coco import coco_text
 from leakdet_tf.synth.crew import work
 from leakdet_tf.synth.picture import Saved
 from leakdet_tf.synth.request import SPLITS, Request, picture_seed
 
-__all__ = ["LABELS", "MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
+__all__ = ["BOXES", "LABELS", "MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
 
 MANIFEST = "manifest.json"
 LABELS = "labels.csv"
+BOXES = "coco.json"
+_TOLD = "boxes"  # the manifest's key for the name of the files of boxes; not in those of versions that wrote none
 
 
 def render_folder(root: Path, request: Request, *, workers: int | None = None) -> Generator[int, None, None]:
@@ -31,7 +34,8 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
     names (8-bit class ids) and ``root/manifest.json`` (what was asked for, and every picture's seed, hash and
     parameters, with the numbers of its ``clip`` and ``frame``, and its labels and boxes where the generator says any).
     Where it gives labels there is ``root/<split>/labels.csv`` too, with the columns ``file`` (from the split's folder)
-    and ``label`` (several joined by ``;``). Frames of a clip are named ``<stem>_00001_f00.png``.
+    and ``label`` (several joined by ``;``); where it gives boxes, ``root/<split>/coco.json`` (see
+    :func:`~leakdet_tf.synth.coco.coco_text`). Frames of a clip are named ``<stem>_00001_f00.png``.
     All of it goes to a hidden folder beside ``root`` that is renamed after the last picture, so ``root`` is never
     there in part. An error, or closing the generator, removes the hidden folder; one that a killed process left is
     removed at the next start. Should another run have made the same ``root`` meanwhile, theirs is kept and ours is
@@ -49,7 +53,7 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
 
     Raises:
         DataError: ``root`` holds something else, the disk cannot be written, or the generator's pictures differ in
-            their classes or in whether they have labels.
+            their classes or in whether they have labels or boxes.
         ConfigError: the generator has no such option, or renders no clips.
         ModelError: there is no such generator.
     """
@@ -72,10 +76,13 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
                 saved.append(picture)
                 yield len(saved)
             pictures = [picture.entry for picture in saved]
-            about = {"package_version": leakdet_tf.__version__, "classes": _classes(request, saved)}
-            write_json(temporary / MANIFEST, request.as_json() | about | {"pictures": pictures})
-            for split, text in _tables(pictures).items():
-                (temporary / split / LABELS).write_text(text, encoding="utf-8", newline="")
+            about: dict[str, Any] = {"package_version": leakdet_tf.__version__, "classes": _classes(request, saved)}
+            if any("boxes" in picture for picture in pictures):
+                about[_TOLD] = BOXES
+            manifest = request.as_json() | about | {"pictures": pictures}
+            write_json(temporary / MANIFEST, manifest)
+            for name, text in _tables(manifest).items():
+                (temporary / name).write_text(text, encoding="utf-8", newline="")
             _sync_tree(temporary)
             try:
                 temporary.rename(target)
@@ -96,9 +103,11 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
 def check_folder(root: Path, request: Request) -> None:
     """Make sure that an existing ``root`` holds what was asked for; a folder without a manifest is the user's own.
 
+    A folder that an earlier version rendered without files of boxes is what was asked for, and stays without.
+
     Raises:
         DataError: the manifest cannot be read or was written for other arguments, a file that it names is missing, or
-            a table of labels says otherwise than it does.
+            a table of labels or a file of boxes says otherwise than it does.
     """
     path = root / MANIFEST
     if not path.exists():
@@ -117,11 +126,11 @@ def check_folder(root: Path, request: Request) -> None:
             if not file.is_file():
                 raise DataError(f"{file}: missing, though {path} counts it", remedy=remedy)
     try:
-        tables = _tables(manifest["pictures"])
-    except (KeyError, TypeError, AttributeError) as error:
+        tables = _tables(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a manifest of rendered pictures ({error!r})", remedy=remedy) from error
-    for split, text in tables.items():
-        file = root / split / LABELS
+    for name, text in tables.items():
+        file = root / name
         if not file.is_file() or file.read_bytes() != text.encode():
             raise DataError(f"{file}: is not what {path} says", remedy=remedy)
 
@@ -142,9 +151,9 @@ def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
 def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:
     """The generator's classes, which all of its pictures share; none where there is no picture."""
     kinds = {picture.classes for picture in saved}
-    labelled = {"labels" in picture.entry for picture in saved}
-    if len(kinds) > 1 or len(labelled) > 1:
-        what = "classes" if len(kinds) > 1 else "labels on some and none"
+    odd = [key for key in ("labels", "boxes") if len({key in picture.entry for picture in saved}) > 1]
+    if len(kinds) > 1 or odd:
+        what = "classes" if len(kinds) > 1 else f"{odd[0]} on some and none"
         raise DataError(
             f"generator '{request.generator}': gives other {what} on other pictures",
             remedy="see leakdet_tf.synth.rendered for what a generator returns",
@@ -152,20 +161,25 @@ def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:
     return list(*kinds)
 
 
-def _tables(pictures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The text of ``labels.csv`` by split; nothing where the pictures have no labels."""
-    if not any("labels" in picture for picture in pictures):
-        return {}
-    rows: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
-    for picture in pictures:
-        split, _, file = picture["file"].partition("/")
-        rows[split].append((file, ";".join(picture["labels"])))
-    tables = {}
-    for split, lines in rows.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("file", "label"), *lines])
-        tables[split] = text.getvalue()
+def _tables(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The text of every split's ``labels.csv`` and ``coco.json`` by path; nothing where pictures have no such truth."""
+    pictures: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
+    for picture in manifest["pictures"]:
+        pictures[picture["file"].partition("/")[0]].append(picture)
+    tables: dict[str, str] = {}
+    if any("labels" in picture for picture in manifest["pictures"]):
+        tables |= {f"{split}/{LABELS}": _labels(listed) for split, listed in pictures.items()}
+    if manifest.get(_TOLD) is not None:
+        classes, size = manifest["classes"], manifest["size"]
+        tables |= {f"{split}/{BOXES}": coco_text(listed, classes, size) for split, listed in pictures.items()}
     return tables
+
+
+def _labels(pictures: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(picture["file"].partition("/")[2], ";".join(picture["labels"])) for picture in pictures]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("file", "label"), *rows])
+    return text.getvalue()
 
 
 def _occupied(root: Path) -> bool:

@@ -16,15 +16,20 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError, did_you_mean
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
+from leakdet_tf.training.box_losses import BoxObjective
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Saver, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
-from leakdet_tf.training.measure import Confusion, LabelCounts, Measure
+from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
 
 ALL = "all"
 """The group of every layer."""
-MONITORS = {"segment": ("val_mean_iou", "mean IoU"), "classify": ("val_mean_f1", "mean F1")}
+MONITORS = {
+    "segment": ("val_mean_iou", "mean IoU"),
+    "classify": ("val_mean_f1", "mean F1"),
+    "detect": ("val_map", "mAP"),
+}
 """By task, the log key whose largest value is best, and what it is called."""
 
 
@@ -88,8 +93,10 @@ def compiled(
     labelling: Labelling | None = None,
     pixels: Sequence[int] = (),
     total: int = 1,
-) -> tuple[Any, Confusion | LabelCounts]:
+) -> tuple[Any, Confusion | LabelCounts | None]:
     """The model that Keras fits, compiled with Adam, the summed losses and the counts that figures are drawn from.
+
+    A detector has no such counts: what is found is known after all of its boxes were sorted.
 
     Args:
         model: from a factory.
@@ -100,20 +107,27 @@ def compiled(
         total: steps over which the step size runs its course.
     """
     trained = logits_model(model)
-    labelling = labelling or Labelling(len(contract.classes))
-    classify = contract.task == "classify"
-    metric = LabelCounts(labelling.classes, contract.activation) if classify else Confusion(labelling)
-    weights = _class_weights(settings, labelling, pixels)
-    scheme = Scheme(contract.activation, labelling, weights, settings.focal_gamma, settings.label_smoothing)
-    losses = [resolve("label_loss" if classify else "loss", name) for name in settings.losses(contract.task)]
-    objective = Objective(losses, scheme, settings.loss_weights)
+    objective, metric = _objective(contract, settings, labelling or Labelling(len(contract.classes)), pixels)
     optimizer = keras.optimizers.Adam(step_size(settings, total), weight_decay=settings.weight_decay or None)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
-    trained.compile(optimizer=optimizer, loss=objective, metrics=[metric])
+    trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [])
     return trained, metric
+
+
+def _objective(
+    contract: Contract, settings: Train, labelling: Labelling, pixels: Sequence[int]
+) -> tuple[keras.losses.Loss, Confusion | LabelCounts | None]:
+    if contract.task == "detect":
+        return BoxObjective(contract.inputs[contract.primary].size, settings.loss_weights), None
+    classify = contract.task == "classify"
+    metric = LabelCounts(labelling.classes, contract.activation) if classify else Confusion(labelling)
+    weights = _class_weights(settings, labelling, pixels)
+    scheme = Scheme(contract.activation, labelling, weights, settings.focal_gamma, settings.label_smoothing)
+    losses = [resolve("label_loss" if classify else "loss", name) for name in settings.losses(contract.task)]
+    return Objective(losses, scheme, settings.loss_weights), metric
 
 
 def _class_weights(settings: Train, labelling: Labelling, pixels: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -141,6 +155,7 @@ def train(
     pixels: Sequence[int] = (),
     identity: Mapping[str, str] | None = None,
     start: Checkpoint | None = None,
+    score: Score | None = None,
 ) -> Outcome:
     """Fit ``model`` in place, stage by stage; best and last models, history and a checkpoint are in ``folder`` after
     every epoch.
@@ -161,11 +176,16 @@ def train(
         pixels: training pixels (or pictures) of each class.
         identity: digests of what the run was started with, by name, for its checkpoints.
         start: the run's checkpoint to go on from.
+        score: of a detector, which needs it: after each epoch it takes every validation picture's raw output (A,
+            64 + C), one after the other in the stream's order, and gives figures by name, ``map`` among them.
 
     Raises:
+        ValueError: a detector has no ``score``.
         TrainingError: the loss is not finite, a model cannot be written, or ``start`` is of another model. What earlier
             epochs wrote stays.
     """
+    if contract.task == "detect" and score is None:
+        raise ValueError("a detector is trained with a score")
     interrupt = Interrupt()
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
@@ -205,13 +225,15 @@ def train(
                 else:
                     keeper.begin(number)
                 first, end = keeper.epochs, keeper.begun + stage.epochs
+                measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
+                measures += [Scored(score, validation)] if score else []
                 trained.fit(
                     training(first, end),
                     validation_data=validation,
                     initial_epoch=first,
                     epochs=end,
                     steps_per_epoch=steps,
-                    callbacks=[Watch(interrupt, remedy), Measure(metric, contract.class_names), *lasting],
+                    callbacks=[Watch(interrupt, remedy), *measures, *lasting],
                     shuffle=False,  # the stream is shuffled already
                     verbose=0,
                 )

@@ -1,12 +1,17 @@
-"""Counting during training: Keras adds up a confusion matrix, ``core`` turns it into ratios."""
+"""Counting during training: Keras adds up a confusion matrix, ``core`` turns it into ratios.
+
+What a detector found cannot be added up batch by batch; its outputs are handed to whoever can score them.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from leakdet_tf.core.confusion import Counts, label_ratios, ratios
@@ -14,6 +19,9 @@ from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 
 Tensor = Any
+Outputs = npt.NDArray[np.float32]
+Score = Callable[[Iterable[Outputs]], dict[str, float]]
+"""Takes each picture's raw output, one after the other, and gives figures of them all by name."""
 _LIMB = 1 << 24
 
 
@@ -115,3 +123,26 @@ class Measure(keras.callbacks.Callback):
 
     def _figures(self, prefix: str) -> dict[str, float]:
         return {f"{prefix}{key}": value for key, value in self._metric.figures(self._classes).items()}
+
+
+class Scored(keras.callbacks.Callback):
+    """Adds a score of the validation pictures' outputs to Keras's logs.
+
+    Args:
+        score: gives figures by name; in the logs they begin with ``val_``.
+        validation: batches of inputs, targets and weights; pictures of weight 0 are left out.
+    """
+
+    def __init__(self, score: Score, validation: Iterable[Any]) -> None:
+        super().__init__()
+        self._score, self._validation = score, validation
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """One more pass over the validation pictures, without the losses."""
+        if logs is not None:
+            logs |= {f"val_{key}": float(value) for key, value in self._score(self._outputs()).items()}
+
+    def _outputs(self) -> Iterator[Outputs]:
+        for inputs, _, weights in self._validation:
+            found = self.model.predict_on_batch(inputs)
+            yield from found[ops.convert_to_numpy(weights) > 0]

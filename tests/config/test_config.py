@@ -241,7 +241,7 @@ def test_messages_to_the_letter(overrides: str, text: str) -> None:
         ("seed", True),
         ("runs", "  "),
         ("runs", "a\0b"),
-        ("task.kind", "detect"),
+        ("task.kind", "caption"),
         ("task.classes", ["a"]),
         ("task.classes", ["a", "a"]),
         ("task.classes", ["a", ""]),
@@ -381,7 +381,7 @@ def test_the_reference_page_is_that_of_the_schema() -> None:
         "run: python -m leakdet_tf.config.reference > docs/experiment-file.md"
     )
     assert "| `data.inputs.*.size` | list of 2 integers ≥ 1, ≤ 8192 | required | " in page()
-    assert '| `export.formats` | list of `"tflite_float32"` | `["tflite_float32"]` | ' in page()
+    assert '| `export.formats` | list of `"tflite_float32"` or `"onnx_float32"` | `["tflite_float32"]` | ' in page()
 
 
 def test_reading_an_experiment_imports_no_trainer() -> None:

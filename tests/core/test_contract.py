@@ -90,7 +90,7 @@ def test_the_id_tells_every_meaning_apart() -> None:
         (changed(task=...), r"^c\.json: 'task' is missing"),
         (changed(inputs=...), r"^c\.json: 'inputs' is missing"),
         (changed(classes=...), r"^c\.json: 'classes' is missing"),
-        (changed(task="detect"), r"^c\.json: unknown task 'detect'"),
+        (changed(task="caption"), r"^c\.json: unknown task 'caption'"),
         (changed(task=["segment"]), r"^c\.json: unknown task"),
         (changed(activation="relu"), r"^c\.json: unknown activation 'relu'"),
         (changed(inputs={}), r"^c\.json: a contract needs at least one input"),
@@ -160,3 +160,37 @@ def test_more_classes_than_colours_repeat_them() -> None:
     assert specs[len(PALETTE)].color == PALETTE[0]
     every = {f"d{i}": color for i, color in enumerate(PALETTE)}
     assert classes_of([*every, "one more"], every)[-1].color in PALETTE
+
+
+def detector(**changes: Any) -> Contract:
+    return Contract("detect", {"image": ImageSpec(64, 96)}, classes_of(["hotspot"]), "linear", **changes)
+
+
+def test_a_detector_has_one_class_and_keeps_its_settings(tmp_path: Path) -> None:
+    contract = detector(threshold=0.4, nms_iou=0.5, max_boxes=20, outputs="decoded")
+    contract.save(tmp_path / "contract.json")
+    assert Contract.load(tmp_path / "contract.json") == contract
+    assert len({contract.id, detector().id, detector(threshold=0.3).id, detector(outputs="final").id}) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"threshold": 1.5}, "threshold"),
+        ({"nms_iou": float("nan")}, "nms_iou"),
+        ({"max_boxes": 0}, "max_boxes"),
+        ({"max_boxes": 3.0}, "max_boxes"),
+        ({"outputs": "cooked"}, "cooked"),
+        ({"activation": "softmax"}, "linear"),
+    ],
+)
+def test_a_detector_refuses(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        dataclasses.replace(detector(), **changes)
+
+
+def test_other_tasks_have_no_threshold_and_write_none() -> None:
+    plain = Contract("segment", {"image": ImageSpec(64, 64)}, classes_of(["background", "gas"]))
+    assert "threshold" not in plain.to_dict()
+    with pytest.raises(ContractError, match="a detector's"):
+        dataclasses.replace(plain, threshold=0.4)

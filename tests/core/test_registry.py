@@ -42,7 +42,11 @@ def test_a_callable_is_returned_as_it_is() -> None:
             "unett",
             "unknown model 'unett'; did you mean 'unet'? Code of your own is named 'package.module:function'",
         ),
-        ("generator", "zzzz", "unknown generator 'zzzz'; choose from: crack, gas, leak. Code of your own is named"),
+        (
+            "generator",
+            "zzzz",
+            "unknown generator 'zzzz'; choose from: crack, gas, hotspot, leak. Code of your own is named",
+        ),
         ("encoder", "resnet", "unknown encoder 'resnet'; did you mean 'resnet"),
         ("model", "", "unknown model ''; choose from: "),
         (

@@ -60,7 +60,7 @@ def test_every_strength_does_something(name: str) -> None:
 
 
 def test_the_settings_hold_no_strength_that_is_not_tested_here() -> None:
-    assert set(Augment.model_fields) == {*STRENGTHS, *GEOMETRY, "chance"}
+    assert set(Augment.model_fields) == {*STRENGTHS, *GEOMETRY, "chance", "mosaic", "mosaic_close", "mixup"}
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

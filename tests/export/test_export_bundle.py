@@ -17,7 +17,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.export.bundle import make_bundle
+from leakdet_tf.export.bundle import FORMATS, Format, make_bundle
 from leakdet_tf.export.parity import compare
 from leakdet_tf.export.tflite import convert
 from leakdet_tf.jobs.data import samples
@@ -45,7 +45,8 @@ def frames(run: Path) -> list[dict[str, np.ndarray]]:
 def converted(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips the child process: the run's own file stands for the conversion, which other tests run for real."""
     content = (bundle / "model.tflite").read_bytes()
-    monkeypatch.setattr("leakdet_tf.export.bundle.convert", lambda model, contract, out: out.write_bytes(content))
+    format_ = Format("model.tflite", lambda model, contract, out: out.write_bytes(content))
+    monkeypatch.setitem(FORMATS, "tflite_float32", format_)
 
 
 @pytest.fixture(scope="module")

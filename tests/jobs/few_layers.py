@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from leakdet_tf.models.initialize import draw_weights
 
@@ -31,4 +32,28 @@ def few_layers(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0
     answer = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(image, answer, name="few_layers")
     draw_weights(model, seed)
+    return model
+
+
+def few_grids(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> Any:
+    """A detector of nine convolutions: uint8 (B, H, W, 3) → float32 (B, A, 64 + classes)."""
+    image = keras.Input(input_shape, dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="scaled")(image)
+    parts = []
+    for number, width in enumerate((12, 16, 24, 24, 24)):
+        x = keras.layers.Conv2D(width, 3, 2, padding="same", name=f"encoder_{number}_conv")(x)
+        x = keras.layers.ReLU(name=f"encoder_{number}_relu")(
+            keras.layers.BatchNormalization(name=f"encoder_{number}_norm", momentum=0.9)(x)
+        )
+        if number >= 2:
+            part = keras.layers.Conv2D(64 + classes, 1, name=f"head_{number}_conv")(x)
+            parts.append(keras.layers.Reshape((-1, 64 + classes), name=f"head_{number}_rows")(part))
+    x = keras.layers.Concatenate(axis=1, name="head_rows")(parts)
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    model = keras.Model(image, keras.layers.Activation("linear", dtype="float32", name="raw")(x), name="few_grids")
+    draw_weights(model, seed)
+    for number in (2, 3, 4):  # few anchors hold a box
+        bias = np.zeros(64 + classes, np.float32)
+        bias[64:] = -4.0
+        model.get_layer(f"head_{number}_conv").bias.assign(bias)
     return model

@@ -16,7 +16,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, ModelError
 from leakdet_tf.edge import Predictor
-from leakdet_tf.jobs.classify import calibrate_run
+from leakdet_tf.jobs.calibrate import calibrate_run
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.fit import fit
@@ -156,15 +156,15 @@ def test_calibrating_anew_replaces_and_keeps_the_same_parent(tones: tuple[Path, 
     folder, _ = tones
     before = Contract.load(folder / "contract.json")
     lines: list[str] = []
-    calibrate_run(str(folder), overrides=["evaluate.max_risk=0.001"], log=lines.append)
+    calibrate_run(str(folder), overrides=["evaluate.max_risk=0.001"], threshold=None, log=lines.append)
     strict = Contract.load(folder / "contract.json")
     assert "warning: no answer is called unsure" in "\n".join(lines)
     assert strict.abstain == 0.0
-    calibrate_run(str(folder), overrides=[], log=lines.append)
+    calibrate_run(str(folder), overrides=[], threshold=None, log=lines.append)
     assert Contract.load(folder / "contract.json") == before
     assert len(export(str(folder), overrides=[], log=lines.append)) == 1
     with pytest.raises(LeakdetError, match="is a bundle"):
-        calibrate_run(str(folder / "export" / "tflite_float32"), overrides=[], log=print)
+        calibrate_run(str(folder / "export" / "tflite_float32"), overrides=[], threshold=None, log=print)
 
 
 def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, list[str]]) -> None:

@@ -141,6 +141,20 @@ def test_what_the_model_believes_is_kept_with_its_masks_and_the_rest_accounted_f
 
 
 @pytest.mark.usefixtures("eye")
+def test_boxes_are_kept_of_the_pictures_that_are_kept(rendered: Path) -> None:
+    manifest = json.loads((rendered / "manifest.json").read_text())
+    for entry in manifest["pictures"]:
+        entry["boxes"] = [["oil", 1, 2, 5, 8]]
+    manifest |= {"boxes": "coco.json", "classes": ["background", "oil"], "size": [12, 10]}
+    (rendered / "manifest.json").write_text(json.dumps(manifest))
+    done = filtered(rendered)
+    kept = json.loads((done.folder / "train" / "coco.json").read_text())
+    assert [image["file_name"] for image in kept["images"]] == ["a.png", "b.png", "d.png"]
+    assert [box["bbox"] for box in kept["annotations"]] == [[1, 2, 4, 6]] * 3
+    assert json.loads((done.folder / "test" / "coco.json").read_text())["images"] == []
+
+
+@pytest.mark.usefixtures("eye")
 def test_the_manifest_is_the_original_s_with_an_account(rendered: Path) -> None:
     done = filtered(rendered)
     old, new = (json.loads((folder / "manifest.json").read_text()) for folder in (rendered, done.folder))

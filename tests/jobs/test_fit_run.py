@@ -290,3 +290,10 @@ def test_kill_9_leaves_a_run_that_can_be_used(overrides: list[str], run: Path, t
     assert opened.predictor.predict(np.zeros((64, 64, 3), np.uint8)).size == (64, 64)
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert len(rows) >= 2
+
+
+def test_a_segmenter_is_not_calibrated(run: Path) -> None:
+    from leakdet_tf.jobs.calibrate import calibrate_run
+
+    with pytest.raises(LeakdetError, match="segmenter"):
+        calibrate_run(str(run), overrides=[], threshold=0.5, log=print)

@@ -39,7 +39,8 @@ COLUMNS = 6
 """Columns of a target: :data:`~leakdet_tf.core.records.BOX_COLUMNS`."""
 VOID = -1.0
 """The label of a target's rows that hold no box."""
-_CANDIDATES = 4096  # the best anchors that suppression looks at
+CANDIDATES = 4096
+"""The best anchors, which suppression looks at."""
 
 
 def anchors_of(size: Size) -> int:
@@ -96,10 +97,12 @@ def targets(truth: Floats, geometry: Geometry) -> Floats:
 
 def distances(logits: npt.NDArray[Any]) -> Floats:
     """Logits (..., 4·16) → distances float32 (..., 4) of the edges in cells: the mean over the bins' softmax."""
-    bins = np.asarray(logits, np.float32).reshape(*logits.shape[:-1], 4, BINS)
-    weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
-    found: Floats = (weights @ np.arange(BINS, dtype=np.float32)) / weights.sum(axis=-1)
-    return found
+    given = np.asarray(logits, np.float32)
+    bins = np.ascontiguousarray(given.reshape(-1, BINS).T)  # NumPy reduces long rows faster than many short ones
+    weights = np.exp(bins - bins.max(axis=0))
+    # not by a matrix product, whose last digit depends on how many there are
+    found: Floats = (weights * np.arange(BINS, dtype=np.float32)[:, None]).sum(axis=0) / weights.sum(axis=0)
+    return found.reshape(*given.shape[:-1], 4)
 
 
 def boxes_from(distance: Floats, middles: Floats, strides: Floats) -> Floats:
@@ -123,8 +126,8 @@ def candidates(array: npt.NDArray[Any], contract: Contract) -> tuple[Floats, Flo
     classes = array[:, first:]
     best = classes[:, 0] if classes.shape[1] == 1 else classes.max(axis=1)
     keep = np.flatnonzero(best >= (_logit(contract.threshold) if raw else contract.threshold))
-    if len(keep) > _CANDIDATES:
-        keep = np.sort(keep[np.argsort(-best[keep], kind="stable")[:_CANDIDATES]])
+    if len(keep) > CANDIDATES:
+        keep = np.sort(keep[np.argsort(-best[keep], kind="stable")[:CANDIDATES]])
     labels = classes[keep].argmax(axis=1).astype(np.int64)
     scores = best[keep].astype(np.float32)
     if not raw:
@@ -175,8 +178,12 @@ def decisions(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.u
 
 
 def margins(outputs: npt.NDArray[Any], contract: Contract) -> Floats:
-    """By how much each of :func:`decisions` was taken: float32 (A,), the best score's distance from the threshold."""
-    margin: Floats = np.abs(class_scores(outputs, contract).max(axis=1) - np.float32(contract.threshold))
+    """By how much each of :func:`decisions` was taken: float32 (A,), the best score's distance from the threshold or,
+    where a class was chosen, its lead over the second if that is less."""
+    top = np.sort(class_scores(outputs, contract), axis=1)
+    margin: Floats = np.abs(top[:, -1] - np.float32(contract.threshold))
+    if top.shape[1] > 1:
+        margin = np.where(top[:, -1] >= contract.threshold, np.minimum(margin, top[:, -1] - top[:, -2]), margin)
     return margin
 
 

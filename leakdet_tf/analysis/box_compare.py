@@ -1,0 +1,146 @@
+"""Two detectors on the same pictures: the difference of a figure with a paired interval and a paired test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from leakdet_tf.analysis.box_answers import Answers, joined
+from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
+from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_weights, figures_of
+from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
+
+METRICS = {"map50": "mAP .5", "map": "mAP .5:.95"}
+"""What can be compared, beside ``ap50:<class>``."""
+LEVEL = 0.05
+RESAMPLES = PERMUTATIONS = 2000
+EXACT = 10
+"""Up to so many groups on which two detectors differ, all swaps are tried instead of a random choice of them."""
+_BATCH = 250  # swaps at a time, to bound memory
+_ROUNDING = 1e-12
+
+
+def check_comparable(first: Answers, second: Answers) -> None:
+    """Make sure that two detectors were measured on the same pictures with the same truth.
+
+    Raises:
+        DataError: they were not.
+    """
+    remedy = "evaluate both on the same pictures: leakdet-tf evaluate RUN --data DIR --split SPLIT"
+    if first.classes != second.classes:
+        what = f"other classes ({', '.join(first.classes)} and {', '.join(second.classes)})"
+    elif first.ids != second.ids:
+        what = f"measured on other pictures ({len(first.ids)} and {len(second.ids)}), or in another order"
+    elif first.groups != second.groups:
+        what = "their pictures are grouped otherwise"
+    else:
+        odd = [
+            name
+            for name, one, two in zip(first.ids, first.truths, second.truths, strict=True)
+            if not np.array_equal(one, two)
+        ]
+        if not odd:
+            return
+        what = f"the boxes of picture '{odd[0]}' were others"
+    raise DataError(f"two detectors: {what}", remedy=remedy)
+
+
+def check_metric(metric: str, classes: tuple[str, ...]) -> None:
+    """Make sure that there is such a metric: one of :data:`METRICS`, or ``ap50:<class>``.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    known = [*METRICS, *(f"ap50:{name}" for name in classes)]
+    if metric not in known:
+        raise ConfigError(f"--metric {metric}: unknown", remedy=did_you_mean(metric, known))
+
+
+def difference(
+    first: Answers,
+    second: Answers,
+    metric: str = "map50",
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
+) -> dict[str, Any]:
+    """First minus second as plain data: ``value``, ``low``, ``high``, ``p``, ``swaps``; undefined ones are null.
+
+    The interval is that of percentiles of a bootstrap over groups of pictures, both detectors resampled by the same
+    ones (Efron 1979). ``p`` is two-sided: if it does not matter which detector answered a group, every choice of groups
+    whose answers are swapped is as likely as none; p is the share of choices that make the difference at least as
+    large (Fisher 1935), of random ones (1 + larger) / (1 + tried) (Phipson & Smyth 2010). Swapping mixes the scores of
+    both, so it asks whether the detectors are exchangeable, of which equal figures are but a part.
+
+    Raises:
+        DataError: they were not measured on the same pictures.
+        ConfigError: there is no such metric.
+        MissingExtraError: faster-coco-eval is not installed.
+    """
+    check_comparable(first, second)
+    check_metric(metric, first.classes)
+    both = _side_by_side(first, second, steps=len(IOUS) if metric == "map" else 1)
+    number = len(first.ids)
+    ones, none = np.ones((1, number)), np.zeros((1, number))
+    value = float(_gap(both, ones, none, metric, first.classes)[0])
+    nothing = {"value": number_or_none(value), "low": None, "high": None, "p": None, "swaps": 0}
+    if np.isnan(value):
+        return nothing
+    spread = [
+        _gap(both, part, np.zeros_like(part), metric, first.classes)
+        for part in drawn_weights(first.groups, resamples, seed=seed)
+    ]
+    known = np.concatenate(spread)[~np.isnan(np.concatenate(spread))] if spread else np.empty(0)
+    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2]) if known.size else (np.nan, np.nan)
+    p, swaps = _swapped(both, first, second, value, metric, seed=seed, permutations=permutations)
+    return nothing | {"low": number_or_none(low), "high": number_or_none(high), "p": p, "swaps": swaps}
+
+
+def _side_by_side(first: Answers, second: Answers, *, steps: int) -> Matches:
+    # The pictures of the first, then those of the second: weights say whose answer counts on a picture.
+    def renamed(answers: Answers, mark: str) -> Answers:
+        ids = tuple(f"{mark}{name}" for name in answers.ids)
+        return Answers(ids, answers.truths, answers.predictions, answers.classes)
+
+    return matches(joined([renamed(first, "1 "), renamed(second, "2 ")]), overlaps=steps, sizes=False)
+
+
+def _gap(both: Matches, own: Floats, swapped: Floats, metric: str, classes: tuple[str, ...]) -> Floats:
+    # First minus second (R,) where each answers ``own`` pictures (R, P) itself and the other's ``swapped`` ones.
+    one, two = (np.concatenate(pair, axis=1) for pair in ((own, swapped), (swapped, own)))
+    found = []
+    for weights in (one, two):
+        figures = figures_of(*averages(both, weights))
+        name, _, label = metric.partition(":")
+        found.append(figures[name][..., classes.index(label)] if label else figures[name])
+    gap: Floats = found[0] - found[1]
+    return gap
+
+
+def _swapped(
+    both: Matches, first: Answers, second: Answers, seen: float, metric: str, *, seed: int, permutations: int
+) -> tuple[float, int]:
+    _, place = np.unique(np.array(first.groups), return_inverse=True)
+    differ = np.zeros(int(place.max()) + 1, np.bool_)
+    for group, one, two in zip(place, first.predictions, second.predictions, strict=True):
+        same = all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ("boxes", "scores", "labels"))
+        differ[group] |= not same
+    groups = np.flatnonzero(differ)
+    exact = len(groups) <= EXACT
+    total = 2 ** len(groups) if exact else permutations
+    generator, larger = np.random.default_rng(seed), 0
+    for start in range(0, total, _BATCH):
+        size = min(_BATCH, total - start)
+        choice = np.zeros((size, len(differ)))
+        if exact:
+            choice[:, groups] = (np.arange(start, start + size)[:, None] >> np.arange(len(groups))) & 1
+        else:
+            choice[:, groups] = generator.integers(0, 2, (size, len(groups)))
+        weights = choice[:, place]
+        gap = _gap(both, 1 - weights, weights, metric, first.classes)
+        # an undefined difference counts as a large one, which errs on the careful side
+        larger += int(np.count_nonzero(~(np.abs(gap) < abs(seen) - _ROUNDING)))
+    return (larger / total if exact else (1 + larger) / (1 + total)), total

@@ -1,0 +1,128 @@
+"""A detector's report, and its threshold: what ``evaluate``, ``calibrate`` and ``fit`` do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from leakdet_tf.analysis.box_answers import BOXES, Answers, answers_of, decoded, joined, measuring, save_boxes
+from leakdet_tf.analysis.box_figures import examples, precision_recall, sheet, shown_of
+from leakdet_tf.analysis.box_metrics import best_threshold, measure, quick_map
+from leakdet_tf.analysis.box_report import lines, report
+from leakdet_tf.analysis.figures import save
+from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.files import write_json
+from leakdet_tf.core.records import Boxes, Sample
+from leakdet_tf.data.cache import Cache
+from leakdet_tf.data.items import Item
+from leakdet_tf.edge.bundle import CONTRACT
+from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.jobs.classify import groups_of
+from leakdet_tf.jobs.data import samples
+from leakdet_tf.jobs.runs import Log, Opened
+from leakdet_tf.training.progress import track
+
+THRESHOLD = "threshold.json"
+_USUAL = Contract.threshold  # what a contract has before anything was chosen
+
+
+def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "") -> Answers:
+    """A detector's boxes on items, also doubtful ones, with truth, sources and groups.
+
+    Raises:
+        DataError: there are no items, or one cannot be read.
+    """
+    if not items:
+        raise DataError("there are no pictures to evaluate on", remedy="check data.root and the split's name")
+    asked = Predictor.over(predictor.backend, measuring(predictor.contract))
+    truths, found = [], []
+    for sample in track(samples(settings, items), f"answering {kind}".strip(), len(items)):
+        found.append(asked.predict(sample.images))
+        truths.append(replace(sample, images={name: image[:1, :1] for name, image in sample.images.items()}))
+    return answers_of(truths, found, sources=tuple(item.source for item in items), groups=groups_of(settings, items))
+
+
+def validation_score(contract: Contract, cache: Cache) -> Callable[[Iterable[npt.NDArray[Any]]], dict[str, float]]:
+    """What training is watched by: raw outputs (A, 64 + C) of the validation pictures → ``map`` and ``map50``."""
+
+    def score(outputs: Iterable[npt.NDArray[Any]]) -> dict[str, float]:
+        rows = zip(outputs, cache.targets, strict=True)
+        return quick_map(
+            joined([decoded(raw[None], contract, truth[None], first=i) for i, (raw, truth) in enumerate(rows)])
+        )
+
+    return score
+
+
+def write_box_report(
+    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measure an open detector on items and write ``metrics.json``, ``boxes.npz`` and pictures into ``folder``."""
+    contract = opened.predictor.contract
+    answers = answer(opened.predictor, settings, items, kind=opened.kind)
+    measured = measure(answers, settings.evaluate, seed=settings.seed, threshold=contract.threshold)
+    found = report(measured, settings.evaluate, about | {"contract": contract.id})
+    files = [folder / name for name in ("metrics.json", BOXES, "pr.png")]
+    write_json(files[0], found)
+    save_boxes(files[1], answers)
+    where = f"{opened.kind} on {about['split']} of {about['data']}: {len(items)} pictures"
+    save(precision_recall(measured, where), files[2])
+    if chosen := measured.worst(settings.evaluate.worst):
+        files.append(folder / "worst.png")
+        worst = samples(settings, [items[i] for i in chosen])
+        shown = [shown_of(measured, sample, place) for sample, place in zip(worst, chosen, strict=True)]
+        save(sheet(shown, f"most errors of {len(items)} pictures"), files[-1])
+    for line in lines(found):
+        log(line)
+    return found, files
+
+
+def found_sheet(shown: Sequence[Sample], answers: Sequence[Boxes], title: str) -> Any:
+    """Pictures with what is there and what was found, as a matplotlib figure; each sample needs truth."""
+    return examples(shown, answers, title)
+
+
+def thresholded(
+    opened: Opened, settings: Experiment, items: Sequence[Item], *, threshold: float | None = None, log: Log
+) -> Opened:
+    """The run with a threshold of its own, the one given or that of the best F1 on ``items``, in a new contract.
+
+    The contract is written over ``contract.json`` and names the one with the usual threshold as its parent; that one
+    and what was found are kept beside it.
+    """
+    predictor = opened.predictor
+    bare = replace(predictor.contract, threshold=_USUAL, parent=None)
+    answers = answer(Predictor.over(predictor.backend, bare), settings, items, kind="validation")
+    best = best_threshold(answers)
+    chosen = threshold if threshold is not None else best.value
+    if chosen is None:
+        log(f"warning: the threshold stays {_USUAL}, for on the validation pictures {best.note}")
+        chosen = _USUAL
+    contract = replace(bare, threshold=round(chosen, 6))
+    if contract != bare:
+        contract = replace(contract, parent=bare.id)
+        bare.save(opened.folder / f"contract-{bare.id}.json")
+    if best.value is not None:
+        log(f"F1 is best at a score of {best.value:.3f}: {best.f1:.4f} on {len(items)} validation pictures")
+    if threshold is not None:
+        log(f"boxes are shown from a score of {threshold:g}, as asked for")
+    contract.save(opened.folder / CONTRACT)
+    write_json(
+        opened.folder / THRESHOLD,
+        {
+            "format": 1,
+            "contract": contract.id,
+            "parent": contract.parent,
+            "threshold": contract.threshold,
+            "best": {"threshold": best.value, "f1": best.f1, "note": best.note},
+            "asked": threshold,
+            "pictures": len(items),
+        },
+    )
+    return replace(opened, predictor=Predictor.over(predictor.backend, contract))

@@ -1,0 +1,105 @@
+"""Pictures with boxes divided: pooled, balanced, taken from, and by a manifest of the part of each file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leakdet_tf.config.data import Data, Split
+from leakdet_tf.config.fields import SPLITS
+from leakdet_tf.core.errors import DataError
+from leakdet_tf.data.readers import find_splits, read, truth_tables
+from leakdet_tf.data.splits import divide
+from leakdet_tf.data.survey import survey
+
+BOX = "<object><name>hotspot</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+
+
+def settings(root: Path, form: str, **keys: Any) -> Data:
+    return Data.model_validate({"root": str(root), "labels": form, "inputs": {"image": {"size": [32, 32]}}} | keys)
+
+
+def write(folder: Path, form: str) -> None:
+    """``a`` with a box and ``b`` without any, in a form."""
+    texts = {"yolo": ("0 .5 .5 .5 .5", ""), "voc": (f"<annotation>{BOX}</annotation>", "<annotation/>")}
+    images, suffix = [], ".txt" if form == "yolo" else ".xml"
+    for number, name in enumerate("ab"):
+        for place in ("images", "labels"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), (number, 0, 0)).save(folder / f"images/{name}.png")
+        images.append({"id": number, "file_name": f"{name}.png"})
+        if form in texts:
+            (folder / f"labels/{name}{suffix}").write_text(texts[form][number])
+    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]}]
+    table = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "hotspot"}]}
+    (folder / "coco.json").write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc", "coco.json"])
+def test_one_folder_can_be_divided_pooled_balanced_and_taken_from(tmp_path: Path, form: str) -> None:
+    for part in SPLITS:
+        write(tmp_path / part, form)
+    parts = find_splits(settings(tmp_path, form))
+    assert {name: [item.id for item in items] for name, items in parts.items()} == {name: ["a", "b"] for name in SPLITS}
+    thirds = {"train": 0.34, "val": 0.33, "test": 0.33}
+    for extra in ({}, {"balance": True}):
+        pooled = find_splits(settings(tmp_path, form, split={"pool": True, **thirds, **extra}))
+        assert sorted(item.id for items in pooled.values() for item in items) == sorted(
+            f"{part}/{name}" for part in SPLITS for name in "ab"
+        )
+        if extra:  # each part has one picture with boxes and one without
+            assert all(len({item.id[-1] for item in items}) == 2 for items in pooled.values())
+    single = {"name": "s", "root": str(tmp_path), "labels": form, "take": 1}
+    data = Data.model_validate({"source": [single], "inputs": {"image": {"size": [8, 8]}}})
+    assert {name: len(items) for name, items in find_splits(data).items()} == {"train": 1, "val": 2, "test": 2}
+
+
+def manifest(path: Path, split: Any) -> Split:
+    path.write_text(json.dumps({"split": split, "groups": {}}))
+    return Split(manifest=str(path))
+
+
+def test_a_manifest_may_name_the_part_of_each_file(tmp_path: Path) -> None:
+    given = manifest(tmp_path / "m.json", {"a.jpg": "test", "b": "train", "day.1/c.png": "val", "d.v2": "train"})
+    found = divide(["a", "b", "day.1/c", "d.v2"], given, where="x")
+    assert found == {"train": ["b", "d.v2"], "val": ["day.1/c"], "test": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"a.jpg": "train"}, "'b' is not named, yet in x"),
+        ({"a.jpg": "train", "b": "val", "c.jpg": "val"}, "'c' is not in x"),
+        ({"a.jpg": "train", "a.png": "val", "b": "val"}, "'a' stands there twice"),
+        ({"a.jpg": "train", "b": "valid"}, "'b' belongs to 'valid'"),
+        ({"a.jpg": "train", "b": ["val"]}, "not a split manifest"),
+        (["a", "b"], "'split' says of each file"),
+    ],
+)
+def test_such_a_manifest_names_each_picture_once(tmp_path: Path, split: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        divide(["a", "b"], manifest(tmp_path / "m.json", split), where="x")
+
+
+@pytest.mark.data
+def test_the_real_hot_spots_are_read_as_their_readme_says(shared: Path) -> None:
+    root = shared / "data" / "pv_hotspot"
+    split = {"manifest": str(root / "split_grouped.json")}
+    data = settings(root, "yolo", values={"0": "hotspot", "1": "background"}, split=split)
+    parts = find_splits(data)
+    assert {name: len(items) for name, items in parts.items()} == {"train": 708, "val": 152, "test": 151}
+    table = truth_tables(data, ["hotspot"])["data"]
+    for item in parts["test"]:
+        sample = read(item, table).sample
+        assert sample.truth is not None and item.boxes is not None
+        lines = [line.split() for line in item.boxes.read_text().splitlines() if line.startswith("0 ")]
+        assert len(sample.truth) == len(lines)
+        for row, line in zip(sample.truth, lines, strict=True):
+            x, y, wide, high = (416 * float(word) for word in line[1:])
+            assert np.allclose(row[:4], [x - wide / 2, y - high / 2, x + wide / 2, y + high / 2], atol=1e-3)
+    assert survey(data)[1] == []
