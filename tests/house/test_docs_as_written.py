@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -112,6 +113,48 @@ def test_classify_leaks_commands_run(tmp_path: Path) -> None:
     assert "water_leak" in shell("python program.py", tmp_path)
 
 
+@pytest.mark.slow
+def test_detect_hot_spots_commands_run(tmp_path: Path) -> None:
+    """The page's commands in their order, with its placeholders filled in; the trainings are small."""
+    text = (ROOT / "docs" / "detect-hot-spots.md").read_text(encoding="utf-8")
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    small = "--set model.implementation=native --set data.inputs.image.size=[32,32] --set train.epochs=1"
+    small += " --set 'model.channels=[8,8,8,8]' --set export.max_changed=1"
+    rendered = "--set 'data.synth.counts={train=16,val=8,test=8}' --set data.synth.size=[64,64]"
+    own, run, ran = tmp_path / "own", Path(), 0
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        for line in block.splitlines():
+            line = line.replace("RUN", str(run)).replace("=DIR", f"={own}").replace(" DIR ", f" {own} ")
+            if line.startswith("pip"):
+                continue
+            if line == "leakdet-tf fit experiments/hotspot_yolov8.toml":
+                shell(f"{line} {small} {rendered}", tmp_path)
+                (run,) = (tmp_path / "runs" / "hotspot_yolov8").iterdir()
+                place = tmp_path / "data" / "hotspot_rendered"
+                shell(
+                    f"leakdet-tf data convert {place / 'train'} {own} --from coco --to yolo --classes hotspot,diode",
+                    tmp_path,
+                )
+                names = sorted(path.name for path in (own / "images").iterdir())
+                parts = ["train", "train", "val", "test"]
+                split = {name: parts[number % 4] for number, name in enumerate(names)}
+                (own / "split_grouped.json").write_text(json.dumps({"split": split}))
+            elif line.startswith("leakdet-tf fit"):
+                shell(f"{line} {small} --set export.formats=[]", tmp_path)
+            else:
+                shell(line.replace("hotspot_yolov8.toml --set", f"hotspot_yolov8.toml {rendered} --set"), tmp_path)
+            ran += 1
+    assert ran == 9
+    for name in ("coco_pictures/coco.json", "shown.png"):
+        assert (tmp_path / name).exists(), name
+    assert (run / "export" / "onnx_float32" / "model.onnx").is_file()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    frame = tmp_path / "data" / "hotspot_rendered" / "test" / "images" / "hotspot_00001.png"
+    program = program.replace("BUNDLE", str(run / "export" / "onnx_float32")).replace("frame.jpg", str(frame))
+    (tmp_path / "program.py").write_text(program)
+    shell("python program.py", tmp_path)
+
+
 def _by_class(rendered: Path, folder: Path) -> None:
     """A rendered folder's pictures in a folder for each label, without what marks them as rendered."""
     for table in rendered.glob("*/labels.csv"):
@@ -131,14 +174,10 @@ def test_the_page_s_training_runs_as_written(tmp_path: Path) -> None:
     for line in following:
         shell(line, tmp_path)
     (metrics,) = tmp_path.glob("runs/gas_unet/*/metrics.json")
-    import json
-
     assert json.loads(metrics.read_text())["metrics"]["iou"]["machine"]["value"] > 0.5
 
 
 def test_the_device_app_answers_a_folder(bundle: Path, run: Path, tmp_path: Path) -> None:
-    import json
-
     from leakdet_tf.config.load import load
 
     source = Path(load(run / "experiment.toml").data.root) / "test" / "images"
