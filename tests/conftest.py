@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as jobs.quiet does, before any test imports TensorFlow
 SMALL = (
     "data.synth.counts={train = 16, val = 6, test = 6}",
     "data.synth.size=[64, 64]",

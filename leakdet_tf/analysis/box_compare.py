@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ import numpy as np
 from leakdet_tf.analysis.box_answers import Answers, joined
 from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
 from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_weights, figures_of
+from leakdet_tf.analysis.compare import differing, holm
 from leakdet_tf.analysis.evaluate import number_or_none
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
@@ -56,6 +61,68 @@ def check_metric(metric: str, classes: tuple[str, ...]) -> None:
     known = [*METRICS, *(f"ap50:{name}" for name in classes)]
     if metric not in known:
         raise ConfigError(f"--metric {metric}: unknown", remedy=did_you_mean(metric, known))
+
+
+@dataclass(frozen=True, eq=False)
+class BoxRun:
+    """A measured detector: its name in tables, folder, report, boxes, and its settings by dotted key."""
+
+    name: str
+    folder: Path
+    report: dict[str, Any]
+    answers: Answers
+    settings: dict[str, Any]
+
+
+def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """The comparison as plain data, as :func:`leakdet_tf.analysis.compare.compare` gives it of segmenters.
+
+    Each run's figures and their intervals are those of its own report.
+
+    Raises:
+        DataError: the runs were not measured on the same pictures.
+        ConfigError: there is no such metric.
+    """
+    first = runs[0]
+    check_metric(metric, first.answers.classes)
+    for other in runs[1:]:
+        check_comparable(first.answers, other.answers)
+    pairs = [
+        {
+            "first": one.name,
+            "second": two.name,
+            **difference(one.answers, two.answers, metric, resamples=resamples, permutations=resamples),
+        }
+        for one, two in combinations(runs, 2)
+    ]
+    for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
+        pair |= {"p_holm": p, "holds": p is not None and p <= LEVEL}
+    keys = differing(runs)
+    return {
+        "format": 1,
+        "task": "detect",
+        "metric": metric,
+        **{key: first.report.get(key) for key in ("data", "split", "ids_sha256")},
+        "pictures": len(first.answers.ids),
+        "classes": list(first.answers.classes),
+        "intervals": {
+            "method": "paired bootstrap over pictures or their groups",
+            "confidence": 1 - LEVEL,
+            "resamples": resamples,
+        },
+        "test": {"method": "paired permutation, two-sided; Holm over pairs", "level": LEVEL, "seed": 0},
+        "runs": [
+            {
+                "name": run.name,
+                "folder": str(run.folder),
+                "weights_sha256": run.report.get("weights_sha256"),
+                "settings": {key: run.settings.get(key) for key in keys},
+                "metrics": {key: run.report["metrics"][key] for key in (*METRICS, "ap50")},
+            }
+            for run in runs
+        ],
+        "pairs": pairs,
+    }
 
 
 def difference(

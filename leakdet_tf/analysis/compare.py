@@ -24,6 +24,8 @@ METRICS = {
     "pixel_accuracy": "pixel accuracy",
     "mean_boundary_f1": "boundary F1",
 }
+_OF_BOXES = {"map50": "mAP .5", "map": "mAP .5:.95"}  # of detectors, which box_compare compares
+_OF_CLASSES = {"iou": "IoU", "ap50": "AP .5"}
 LEVEL = 0.05
 RESAMPLES = PERMUTATIONS = 10_000
 EXACT = 12
@@ -92,7 +94,8 @@ def check_metric(metric: str, classes: Sequence[str]) -> None:
 
 def label_of(metric: str) -> str:
     """A metric's name for people."""
-    return METRICS.get(metric) or f"IoU of {metric.partition(':')[2]}"
+    key, _, name = metric.partition(":")
+    return f"{_OF_CLASSES[key]} of {name}" if name else (METRICS | _OF_BOXES)[key]
 
 
 def compare(
@@ -125,7 +128,7 @@ def compare(
         pairs.append({"first": a.name, "second": b.name, **_bounded(value, spread, number), "p": p, "swaps": tried})
     for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair |= {"p_holm": p, "holds": p is not None and p <= LEVEL}
-    first, keys = runs[0], _differing(runs)
+    first, keys = runs[0], differing(runs)
     return {
         "format": 1,
         "metric": metric,
@@ -250,7 +253,8 @@ def _metrics(drawn: _Drawn, table: PerPicture) -> dict[str, Any]:
     return {key: bounded(key) for key in METRICS} | {"iou": {name: bounded(f"iou:{name}") for name in table.classes}}
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[Any]) -> list[str]:
+    """The settings in which runs differ."""
     # ``kind`` apart, what has no experiment (a bundle carried away, a baseline) differs in nothing that can be named.
     known = [run.settings for run in runs if set(run.settings) - {"kind"}] or [run.settings for run in runs]
     absent = object()
@@ -305,15 +309,19 @@ def conclusions(found: dict[str, Any]) -> list[str]:
 
 
 def _rows(found: dict[str, Any], form: str) -> tuple[list[str], list[list[str]]]:
-    keys = list(found["runs"][0]["settings"])
-    head = ["run", *keys, *METRICS.values(), *(f"IoU {name}" for name in found["classes"])]
+    first = found["runs"][0]
+    keys = list(first["settings"])
+    head = ["run", *keys, *_figures_by_label(first["metrics"])]
     rows = []
     for run in found["runs"]:
-        metrics = run["metrics"]
-        figures = [*(metrics[key] for key in METRICS), *metrics["iou"].values()]
         shown = [_shown(run["settings"][key]) for key in keys]
-        rows.append([run["name"], *shown, *(_cell(figure, form) for figure in figures)])
+        rows.append([run["name"], *shown, *(_cell(one, form) for one in _figures_by_label(run["metrics"]).values())])
     return head, rows
+
+
+def _figures_by_label(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    each = {f"{word} {name}": one for key, word in _OF_CLASSES.items() for name, one in metrics.get(key, {}).items()}
+    return {label_of(key): figure for key, figure in metrics.items() if key not in _OF_CLASSES} | each
 
 
 def _pair_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -345,8 +353,8 @@ def _shown(value: Any) -> str:
 def draw(found: dict[str, Any]) -> Figure:
     """Forest plot: each run's metric with its interval, and each pair's difference; filled where it holds."""
     runs, pairs, name = found["runs"], found["pairs"], label_of(found["metric"])
-    metric = found["metric"]
-    figures = [run["metrics"][metric] if metric in METRICS else run["metrics"]["iou"][metric[4:]] for run in runs]
+    key, _, of = found["metric"].partition(":")
+    figures = [run["metrics"][key][of] if of else run["metrics"][key] for run in runs]
     figure = Figure(figsize=(10.5, 1.7 + 0.34 * max(len(runs), len(pairs), 2)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for place, one in enumerate(figures):
@@ -364,8 +372,7 @@ def draw(found: dict[str, Any]) -> Figure:
     how = "p corrected by Holm; " if len(pairs) > 1 else ""
     right.set_title(f"{how}filled: holds at {LEVEL:.0%}", fontsize=8, color=_INK)
     left.set_title("95 % intervals over pictures", fontsize=8, color=_INK)
-    where = f"{found['pictures']} pictures, {found['split']} of {found['data']}"
-    figure.suptitle(where, fontsize=10, color=_INK)
+    figure.suptitle(f"{found['pictures']} pictures, {found['split']} of {found['data']}", fontsize=10, color=_INK)
     return figure
 
 

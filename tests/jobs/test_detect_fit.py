@@ -20,6 +20,7 @@ from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, ModelEr
 from leakdet_tf.core.images import decode
 from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.calibrate import calibrate_run
+from leakdet_tf.jobs.compare import compare_runs
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.explain import explain
 from leakdet_tf.jobs.export import export
@@ -152,6 +153,14 @@ def test_the_bundles_are_measured_like_the_model(run: Path, home: Path, tmp_path
         assert done.report["metrics"]["map50"]["value"] == pytest.approx(whole, abs=0.02)
         answers = load_boxes(tmp_path / form / "boxes.npz")
         assert len(answers.ids) == COUNTS["test"]
+    folders, lines = [str(run), str(tmp_path / "tflite_float32"), str(tmp_path / "onnx_float32")], list[str]()
+    found = compare_runs(folders, metric="", out=str(tmp_path / "compared"), log=lines.append).report
+    assert [pair["holds"] for pair in found["pairs"]] == [False] * 3
+    assert found["runs"][0]["metrics"]["map50"]["value"] == whole
+    assert "mAP .5" in lines[0]
+    assert "AP .5 square" in (tmp_path / "compared" / "comparison.md").read_text()
+    with pytest.raises(ConfigError, match="mean_iou"):
+        compare_runs(folders, metric="mean_iou", out=str(tmp_path / "no"), log=print)
 
 
 def test_predict_writes_a_line_for_each_picture_and_each_box(run: Path, home: Path, tmp_path: Path) -> None:
