@@ -30,6 +30,7 @@ QUICK = {
     "unet": "the session's run",
     "resnet_classifier": "test_classify_fit.py",
     "mobilenet_classifier": "test_mobilenet_classifier_is_trained_and_exported",
+    "yolov8": "test_yolov8_is_trained_and_exported",
 }
 """The quick test that walks the road of each family."""
 
@@ -58,3 +59,20 @@ def test_mobilenet_classifier_is_trained_and_exported(tmp_path: Path) -> None:
     lines: list[str] = []
     done = fit(str(Path(EXPERIMENT).with_name("leak_rendered.toml")), overrides, echo=lines.append)
     assert Predictor(done.bundles[0]).contract.class_names == ("no_leak", "oil_leak", "water_leak")
+
+
+def test_yolov8_is_trained_and_exported(tmp_path: Path) -> None:
+    overrides = [
+        f"runs={tmp_path / 'runs'}",
+        f"data.root={tmp_path / 'data'}",
+        "train.epochs=1",
+        "train.batch_size=8",
+        "evaluate.resamples=100",
+    ]
+    overrides += ["data.synth.counts={train = 8, val = 4, test = 4}", "data.synth.size=[64, 64]"]
+    overrides += ["data.inputs.image.size=[64, 64]", "model.implementation=native", "export.max_changed=0.0"]
+    overrides += ["model.channels=[8, 8, 16, 16]", "model.depths=[1, 1, 1, 1]"]
+    done = fit(str(Path(EXPERIMENT).with_name("hotspot_yolov8.toml")), overrides, echo=lambda line: None)
+    predictor = Predictor(done.bundles[0])
+    assert predictor.contract.class_names == ("hotspot",)
+    assert predictor.card["parity"]["decisions"] == 4 * (8 * 8 + 4 * 4 + 2 * 2)
