@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leakdet_tf.analysis.answered import Answered
 from leakdet_tf.analysis.tables import REMEDY, read_arrays
 from leakdet_tf.core.boxes import areas
 from leakdet_tf.core.contract import Contract
@@ -32,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Answers(Answered):
     """A detector's boxes on pictures and the true ones, in the order of the ids.
 
     ``truths`` are float32 (N, 6) of :data:`~leakdet_tf.core.records.BOX_COLUMNS`, one array a picture; boxes of its
@@ -51,27 +52,15 @@ class Answers:
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", self.sources or ("data",) * len(self.ids))
-        object.__setattr__(self, "groups", self.groups or self.ids)
-        if fault := self._fault():
-            raise DataError(f"answers of a detector: {fault}", remedy=REMEDY)
+    WHOSE, ALONGSIDE = "detector", ("truths", "predictions", "sources", "groups")
 
-    def _fault(self) -> str:
-        number = len(self.ids)
-        if not number or not self.classes:
-            return "there are none"
-        if len(set(self.ids)) != number or len(set(self.classes)) != len(self.classes):
-            return "a name stands twice"
-        for name in ("truths", "predictions", "sources", "groups"):
-            if len(getattr(self, name)) != number:
-                return f"{len(getattr(self, name))} {name} for {number} pictures"
+    def _odd(self) -> str:
         for place, (truth, found) in enumerate(zip(self.truths, self.predictions, strict=True)):
-            if what := self._odd(truth, found):
+            if what := self._odd_boxes(truth, found):
                 return f"picture '{self.ids[place]}': {what}"
         return ""
 
-    def _odd(self, truth: Floats, found: Boxes) -> str:
+    def _odd_boxes(self, truth: Floats, found: Boxes) -> str:
         if truth.dtype != np.float32 or truth.shape != (len(truth), len(BOX_COLUMNS)):
             return f"its truth is {truth.dtype} {truth.shape}, not float32 (N, {len(BOX_COLUMNS)})"
         if not np.isfinite(truth).all():
@@ -87,11 +76,6 @@ class Answers:
         if found.classes != self.classes:
             return f"its boxes are of other classes ({', '.join(found.classes)})"
         return "" if min(found.size) > 0 else f"its size is {found.size}"
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a group has several pictures."""
-        return len(set(self.groups)) < len(self.ids)
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.intp]) -> Answers:
         """The answers at some positions, in that order."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from leakdet_tf.analysis.box_answers import Answers, joined
 from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
-from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_weights, figures_of
+from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_pictures, figures_of
 from leakdet_tf.analysis.compare import differing, holm
-from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.analysis.intervals import number_or_none
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
 METRICS = {"map50": "mAP .5", "map": "mAP .5:.95"}
@@ -158,7 +158,7 @@ def difference(
         return nothing
     spread = [
         _gap(both, part, np.zeros_like(part), metric, first.classes)
-        for part in drawn_weights(first.groups, resamples, seed=seed)
+        for part in drawn_pictures(first.groups, resamples, seed=seed)
     ]
     known = np.concatenate(spread)[~np.isnan(np.concatenate(spread))] if spread else np.empty(0)
     low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2]) if known.size else (np.nan, np.nan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from leakdet_tf.analysis.box_coco import (
     curves,
     matches,
 )
-from leakdet_tf.analysis.classification import bounds
+from leakdet_tf.analysis.intervals import bounds, drawn, places, stacked
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Ratios, divide, label_ratios
 from leakdet_tf.core.errors import DataError
@@ -318,8 +318,8 @@ def measure(answers: Answers, settings: Evaluate, *, seed: int | Sequence[int], 
     counts = counts_at(found, threshold)
     tally = tally_of(counts)
     figures = figures_of(whole.ap, whole.recall) | ratios_at(counts.sum(0), tally.sum(0))
-    drawn = resample(found, counts, tally, answers.groups, settings.resamples, seed=seed)
-    low, high = bounds(drawn, figures, settings.confidence)
+    resampled = resample(found, counts, tally, answers.groups, settings.resamples, seed=seed)
+    low, high = bounds(resampled, figures, settings.confidence)
     return Measured(answers, threshold, whole, found, counts, tally, figures, low, high)
 
 
@@ -337,18 +337,16 @@ def resample(
     Groups of pictures are drawn with replacement, as many as there are, each with all of its pictures (Davison &
     Hinkley 1997, section 3.8). A picture that is drawn twice counts twice, with its matches as they were.
     """
-    parts: list[Ratios] = []
-    for weights in drawn_weights(groups, resamples, seed=seed):
+
+    def of(weights: Floats) -> Ratios:
         at = [np.tensordot(weights, part.astype(np.float64), axes=1) for part in (counts, tally)]
-        parts.append(figures_of(*averages(found, weights)) | ratios_at(*at))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        return figures_of(*averages(found, weights)) | ratios_at(*at)
+
+    return stacked(of(weights) for weights in drawn_pictures(groups, resamples, seed=seed))
 
 
-def drawn_weights(groups: Sequence[str], resamples: int, *, seed: int | Sequence[int]) -> list[Floats]:
-    """How often each picture is drawn, in parts of (R, P); none for a single group."""
-    _, place = np.unique(np.array(groups), return_inverse=True)
-    number = int(place.max()) + 1
-    generator = np.random.default_rng(seed)
-    share = np.full(number, 1 / number)
-    sizes = [min(_BATCH, resamples - start) for start in range(0, resamples if number > 1 else 0, _BATCH)]
-    return [generator.multinomial(number, share, size=size)[:, place].astype(np.float64) for size in sizes]
+def drawn_pictures(groups: Sequence[str], resamples: int, *, seed: int | Sequence[int]) -> Iterator[Floats]:
+    """How often each picture is drawn with its group, in parts of (R, P); none for a single group."""
+    place, number = places(groups)
+    for weights in drawn(number, resamples, seed=seed, batch=_BATCH):
+        yield weights[:, place].astype(np.float64)

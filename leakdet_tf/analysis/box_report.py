@@ -9,8 +9,7 @@ import numpy as np
 from leakdet_tf.analysis.box_answers import LOW
 from leakdet_tf.analysis.box_coco import AREAS, IOUS, MOST
 from leakdet_tf.analysis.box_metrics import ABSENT, AT_THRESHOLD, OVERALL, PER_CLASS, Measured, quick_map, ratios_at
-from leakdet_tf.analysis.classification import cell
-from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.analysis.intervals import bounded, cell, method, number_or_none
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
 
@@ -38,8 +37,8 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
         "truth": {name: int(number) for name, number in zip(names, present, strict=True)},
         "truth_by_size": {size: int(measured.matches.truths[place].sum()) for place, size in enumerate(AREAS) if place},
         "ignored": int(sum((truth[:, 5] > 0).sum() for truth in answers.truths)),
-        "metrics": {key: _bounded(measured, key) for key in OVERALL}
-        | {key: {name: _bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
+        "metrics": {key: bounded(measured, key) for key in OVERALL}
+        | {key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
         "at_threshold": {
             "threshold": float(measured.threshold),
             "iou": float(IOUS[0]),
@@ -49,9 +48,9 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
                 )
                 for name, (hits, wrong, all_) in zip(names, measured.counts.sum(0), strict=True)
             },
-            **{f"mean_{key}": _bounded(measured, f"mean_{key}") for key in AT_THRESHOLD},
-            **{key: {name: _bounded(measured, key, i) for i, name in enumerate(names)} for key in AT_THRESHOLD},
-            **{key: _bounded(measured, key) for key in _OF_PICTURES},
+            **{f"mean_{key}": bounded(measured, f"mean_{key}") for key in AT_THRESHOLD},
+            **{key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in AT_THRESHOLD},
+            **{key: bounded(measured, key) for key in _OF_PICTURES},
         },
         "rules": {
             "iou": [float(round(iou, 2)) for iou in IOUS],
@@ -59,11 +58,7 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
             "scores_from": LOW,
             "sizes_px2": {name: list(AREAS[name]) for name in AREAS if name != "all"},
         },
-        "intervals": {
-            "method": f"bootstrap over {'groups of pictures' if answers.repeats else 'pictures'}",
-            "confidence": settings.confidence,
-            "resamples": settings.resamples,
-        },
+        "intervals": method(settings, groups=answers.repeats),
         "absent_classes": ABSENT,
         "worst": [_told(measured, i) for i in measured.worst(settings.worst)],
     }
@@ -88,11 +83,6 @@ def _by_source(measured: Measured) -> dict[str, Any]:
             **{key: number_or_none(at[key]) for key in ("mean_f1", "false_alarms")},
         }
     return found
-
-
-def _bounded(measured: Measured, key: str, index: int | None = None) -> dict[str, float | None]:
-    parts = {"value": measured.figures, "low": measured.low, "high": measured.high}
-    return {part: number_or_none(found[key] if index is None else found[key][index]) for part, found in parts.items()}
 
 
 def lines(found: dict[str, Any]) -> list[str]:

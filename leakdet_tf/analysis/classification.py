@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from leakdet_tf.analysis.calibration import calibrated, quality, risk_coverage
 from leakdet_tf.analysis.detection import wilson
-from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.analysis.intervals import bounded, bounds, cell, drawn, method, number_or_none, places, stacked
 from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
@@ -102,10 +102,10 @@ def measure(
     truth = answers.truth.astype(np.bool_)
     right = np.asarray((there == truth).all(axis=1))
     sides, tally = sides_of(truth, there), tally_of(right, answered)
-    drawn = resample(sides, tally, answers.groups, settings.resamples, seed=seed)
+    resampled = resample(sides, tally, answers.groups, settings.resamples, seed=seed)
     figures = figures_of(sides.sum(0), tally.sum(0))
-    low, high = bounds(drawn, figures, settings.confidence)
-    return Measured(answers, temperature, abstain, scores, there, sure, answered, right, figures, drawn, low, high)
+    low, high = bounds(resampled, figures, settings.confidence)
+    return Measured(answers, temperature, abstain, scores, there, sure, answered, right, figures, resampled, low, high)
 
 
 def sides_of(truth: Flags, there: Flags) -> Counts:
@@ -143,29 +143,13 @@ def resample(
     Groups of pictures are drawn with replacement, as many as there are, each with all of its pictures (Davison &
     Hinkley 1997, section 3.8); where no group has several, that is the bootstrap over pictures.
     """
-    _, place = np.unique(np.array(groups), return_inverse=True)
-    number = int(place.max()) + 1
+    place, number = places(groups)
     flat = np.concatenate([sides.reshape(len(sides), -1), tally], axis=1).astype(np.float64)
     totals = np.zeros((number, flat.shape[1]))
     np.add.at(totals, place, flat)
-    generator, cut = np.random.default_rng(seed), totals.shape[1] - tally.shape[1]
-    parts: list[Ratios] = []
-    for start in range(0, resamples if number > 1 else 0, _BATCH):
-        size = min(_BATCH, resamples - start)
-        drawn = generator.multinomial(number, np.full(number, 1 / number), size=size) @ totals
-        parts.append(figures_of(drawn[:, :cut].reshape(size, *sides.shape[1:]), drawn[:, cut:]))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def bounds(drawn: Ratios, figures: Ratios, confidence: float) -> tuple[Ratios, Ratios]:
-    """Percentiles of :func:`resample` for each figure; resamples in which it is undefined are left out."""
-    both = [{name: np.full_like(value, np.nan) for name, value in figures.items()} for _ in range(2)]
-    for name, values in drawn.items():
-        undefined = np.isnan(values).all(axis=0)
-        ends = np.nanquantile(np.where(undefined, 0.0, values), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        for side, end in zip(both, ends, strict=True):
-            side[name] = np.where(undefined, np.nan, end)
-    return both[0], both[1]
+    cut = totals.shape[1] - tally.shape[1]
+    sums = (weights @ totals for weights in drawn(number, resamples, seed=seed, batch=_BATCH))
+    return stacked(figures_of(part[:, :cut].reshape(-1, *sides.shape[1:]), part[:, cut:]) for part in sums)
 
 
 def wilson_of(flags: Flags, groups: Sequence[str], confidence: float) -> dict[str, float | None]:
@@ -198,14 +182,14 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
         "classes": list(names),
         "truth": {name: int(number) for name, number in zip(names, truth.sum(0), strict=True)},
         "confusion": _confusion(measured),
-        "metrics": {key: _bounded(measured, key) for key in OVERALL}
-        | {key: {name: _bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
+        "metrics": {key: bounded(measured, key) for key in OVERALL}
+        | {key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
         "accuracy_wilson": wilson_of(measured.right, answers.groups, settings.confidence),
         "abstain": {
             "threshold": float(measured.abstain),
             "answered": int(measured.answered.sum()),
-            "coverage": _bounded(measured, "coverage"),
-            "accuracy": _bounded(measured, "answered_accuracy"),
+            "coverage": bounded(measured, "coverage"),
+            "accuracy": bounded(measured, "answered_accuracy"),
             "coverage_by_class": {
                 name: number_or_none(measured.answered[inside].mean()) if inside.any() else None
                 for name, inside in zip(names, truth.T, strict=True)
@@ -213,11 +197,7 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
         },
         "calibration": [quality(answers, value, confidence=settings.confidence) for value in temperatures],
         "aurc": risk_coverage(answers, measured.temperature).aurc,
-        "intervals": {
-            "method": f"bootstrap over {'groups of pictures' if answers.repeats else 'pictures'}",
-            "confidence": settings.confidence,
-            "resamples": settings.resamples,
-        },
+        "intervals": method(settings, groups=answers.repeats),
         "absent_classes": ABSENT,
         "worst": [_told(measured, i) for i in measured.worst(settings.worst)],
     }
@@ -261,11 +241,6 @@ def _by_source(measured: Measured) -> dict[str, Any]:
     return found
 
 
-def _bounded(measured: Measured, key: str, index: int | None = None) -> dict[str, float | None]:
-    parts = {"value": measured.figures, "low": measured.low, "high": measured.high}
-    return {part: number_or_none(found[key] if index is None else found[key][index]) for part, found in parts.items()}
-
-
 def lines(found: dict[str, Any]) -> list[str]:
     """The report as a few lines of text: each class, the means, what is confused, what is answered, calibration."""
     metrics = found["metrics"]
@@ -303,12 +278,3 @@ def _confused(found: dict[str, Any]) -> list[str]:
             if number:
                 text.append(f"{names[-a]} taken for {names[-b]}: {number} of {found['truth'][names[-a]]}")
     return text
-
-
-def cell(figure: dict[str, float | None]) -> str:
-    """A figure with its interval as text."""
-    if figure["value"] is None:
-        return "absent"
-    if figure["low"] is None:
-        return f"{figure['value']:.4f}"
-    return f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"

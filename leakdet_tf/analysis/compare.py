@@ -13,7 +13,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from leakdet_tf.analysis.boundary import boundary_ratios
-from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.analysis.intervals import drawn as drawn_pictures
+from leakdet_tf.analysis.intervals import number_or_none, stacked
 from leakdet_tf.analysis.tables import PerPicture, markdown_table, text_table
 from leakdet_tf.core.confusion import Ratios, ratios
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
@@ -114,18 +115,16 @@ def compare(
     check_comparable(runs)
     check_metric(metric, runs[0].table.classes)
     drawn = [_Drawn(run.table) for run in runs]
-    generator = np.random.default_rng(seed)
     number = len(runs[0].table.ids)
-    for size in _batches(resamples):
-        weights = generator.multinomial(number, np.full(number, 1 / number), size=size).astype(np.float64)
+    for weights in drawn_pictures(number, resamples, seed=seed, batch=_BATCH):
         for one in drawn:
-            one.add(weights)
+            one.add(weights.astype(np.float64))
     pairs: list[dict[str, Any]] = []
     for (i, a), (j, b) in combinations(enumerate(runs), 2):
         value = _pick(drawn[i].figures, metric, a.table) - _pick(drawn[j].figures, metric, b.table)
         spread = _pick(drawn[i].all(), metric, a.table) - _pick(drawn[j].all(), metric, b.table)
         p, tried = paired_p(a.table, b.table, metric, seed=seed, permutations=permutations)
-        pairs.append({"first": a.name, "second": b.name, **_bounded(value, spread, number), "p": p, "swaps": tried})
+        pairs.append({"first": a.name, "second": b.name, **_bounded(value, spread), "p": p, "swaps": tried})
     for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair |= {"p_holm": p, "holds": p is not None and p <= LEVEL}
     first, keys = runs[0], differing(runs)
@@ -209,9 +208,8 @@ class _Drawn:
         self._parts.append(_figures(self._table, weights @ self._flat))
 
     def all(self) -> Ratios:
-        if len(self._parts) > 1:
-            self._parts = [{key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}]
-        return self._parts[0]
+        nothing = {key: np.empty((0, *np.shape(value))) for key, value in self.figures.items()}
+        return stacked(self._parts) or nothing
 
 
 def _batches(total: int) -> Iterator[int]:
@@ -238,9 +236,9 @@ def _pick(figures: Ratios, metric: str, table: PerPicture) -> Floats:
     return figures["iou"][..., table.classes.index(metric.partition(":")[2])]
 
 
-def _bounded(value: npt.ArrayLike, spread: Floats, number: int) -> dict[str, float | None]:
+def _bounded(value: npt.ArrayLike, spread: Floats) -> dict[str, float | None]:
     spread = spread[~np.isnan(spread)]
-    known = number > 1 and spread.size > 0 and not np.isnan(value)  # one picture cannot be resampled
+    known = spread.size > 0 and not np.isnan(value)
     low, high = np.quantile(spread, [LEVEL / 2, 1 - LEVEL / 2]) if known else (np.nan, np.nan)
     return {"value": number_or_none(value), "low": number_or_none(low), "high": number_or_none(high)}
 
@@ -248,7 +246,7 @@ def _bounded(value: npt.ArrayLike, spread: Floats, number: int) -> dict[str, flo
 def _metrics(drawn: _Drawn, table: PerPicture) -> dict[str, Any]:
     def bounded(metric: str) -> dict[str, float | None]:
         found, spread = (_pick(part, metric, table) for part in (drawn.figures, drawn.all()))
-        return _bounded(found, spread, len(table.ids))
+        return _bounded(found, spread)
 
     return {key: bounded(key) for key in METRICS} | {"iou": {name: bounded(f"iou:{name}") for name in table.classes}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from leakdet_tf.analysis import detection
 from leakdet_tf.analysis.boundary import boundary_counts, boundary_ratios
 from leakdet_tf.analysis.detection import Detection, collect
+from leakdet_tf.analysis.intervals import bounded, bounds, drawn, method, number_or_none, stacked
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Counts, Ratios, ratios
 from leakdet_tf.core.errors import DataError
@@ -118,39 +118,18 @@ def intervals(
 ) -> tuple[Ratios, Ratios]:
     """Percentile bootstrap over pictures (Efron 1979): bounds of every figure of :func:`figures_of`.
 
-    Pictures are drawn with replacement, as many as there are; a figure's bounds leave out resamples in which it is
-    undefined. With one picture there is nothing to resample and both bounds are NaN.
+    With one picture there is nothing to resample and both bounds are NaN.
     """
-    number = counts.shape[0]
-    if number < 2:
-        whole = figures_of(counts.sum(0), boundary.sum(0), labelling)
-        nothing = {name: np.full_like(value, np.nan) for name, value in whole.items()}
-        return nothing, dict(nothing)
-    generator = np.random.default_rng(seed)
-    flat, edges = counts.reshape(number, -1).astype(np.float64), boundary.reshape(number, -1).astype(np.float64)
-    drawn: dict[str, list[npt.NDArray[np.float64]]] = {}
-    for start in range(0, settings.resamples, _BATCH):
-        size = min(_BATCH, settings.resamples - start)
-        weights = generator.multinomial(number, np.full(number, 1 / number), size=size)
-        resampled = figures_of(
-            (weights @ flat).reshape(size, *counts.shape[1:]),
-            (weights @ edges).reshape(size, *boundary.shape[1:]),
+    flat, edges = (part.reshape(len(part), -1).astype(np.float64) for part in (counts, boundary))
+    resampled = stacked(
+        figures_of(
+            (weights @ flat).reshape(-1, *counts.shape[1:]),
+            (weights @ edges).reshape(-1, *boundary.shape[1:]),
             labelling,
         )
-        for name, value in resampled.items():
-            drawn.setdefault(name, []).append(value)
-    tail = (1 - settings.confidence) / 2
-    stacked = {name: np.concatenate(parts) for name, parts in drawn.items()}
-    return (
-        {name: _quantile(values, tail) for name, values in stacked.items()},
-        {name: _quantile(values, 1 - tail) for name, values in stacked.items()},
+        for weights in drawn(len(counts), settings.resamples, seed=seed, batch=_BATCH)
     )
-
-
-def _quantile(values: npt.NDArray[np.float64], level: float) -> npt.NDArray[np.float64]:
-    undefined = np.isnan(values).all(axis=0)
-    result = np.nanquantile(np.where(undefined, 0.0, values), level, axis=0)
-    return np.where(undefined, np.nan, result)
+    return bounds(resampled, figures_of(counts.sum(0), boundary.sum(0), labelling), settings.confidence)
 
 
 def report(measured: Measured, predictor: Predictor, settings: Evaluate, about: dict[str, Any]) -> dict[str, Any]:
@@ -173,14 +152,10 @@ def report(measured: Measured, predictor: Predictor, settings: Evaluate, about: 
         "classes": list(names),
         "labels": list(labels),
         "confusion": measured.counts.sum(0).tolist(),
-        "metrics": {key: _bounded(measured, key) for key in OVERALL}
-        | {key: {name: _bounded(measured, key, i) for i, name in enumerate(labels)} for key in PER_LABEL}
-        | {key: {name: _bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
-        "intervals": {
-            "method": "bootstrap over pictures",
-            "confidence": settings.confidence,
-            "resamples": settings.resamples,
-        },
+        "metrics": {key: bounded(measured, key) for key in OVERALL}
+        | {key: {name: bounded(measured, key, i) for i, name in enumerate(labels)} for key in PER_LABEL}
+        | {key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
+        "intervals": method(settings),
         "absent_classes": "left out of means; null for themselves",
         "worst": [
             {"id": measured.ids[i], "mean_iou": number_or_none(per_picture[i])} for i in measured.worst(settings.worst)
@@ -206,17 +181,6 @@ def _by_source(measured: Measured, labels: tuple[str, ...]) -> dict[str, Any]:
             "iou": {name: number_or_none(figures["iou"][i]) for i, name in enumerate(labels)},
         }
     return found
-
-
-def _bounded(measured: Measured, key: str, index: int | None = None) -> dict[str, float | None]:
-    parts = {"value": measured.figures, "low": measured.low, "high": measured.high}
-    return {part: number_or_none(found[key] if index is None else found[key][index]) for part, found in parts.items()}
-
-
-def number_or_none(value: Any) -> float | None:
-    """A float for JSON: None where it is NaN."""
-    number = float(value)
-    return None if math.isnan(number) else number
 
 
 def lines(found: dict[str, Any]) -> list[str]:

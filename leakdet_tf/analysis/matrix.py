@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.analysis.calibration import binomial_cdf, calibrated
-from leakdet_tf.analysis.classification import Measured, bounds, cell, measure, wilson_of
+from leakdet_tf.analysis.classification import Measured, measure, wilson_of
 from leakdet_tf.analysis.compare import LEVEL, holm
-from leakdet_tf.analysis.evaluate import number_or_none
+from leakdet_tf.analysis.intervals import bounds, cell, number_or_none
 from leakdet_tf.analysis.scores import Answers, Flags
 from leakdet_tf.analysis.tables import markdown_table, text_table
 from leakdet_tf.config.schema import Evaluate

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from leakdet_tf.analysis.answered import Answered
 from leakdet_tf.analysis.tables import REMEDY, read_arrays
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import whole_file
@@ -22,7 +23,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Answers(Answered):
     """A classifier's scores on pictures and their truth, in the order of the ids.
 
     ``truth`` uint8 (N, C) is 1 for each class that is there; a row without any is a picture of no class. ``scores``
@@ -43,25 +44,13 @@ class Answers:
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", self.sources or ("data",) * len(self.ids))
-        object.__setattr__(self, "groups", self.groups or self.ids)
-        if fault := self._fault():
-            raise DataError(f"answers of a classifier: {fault}", remedy=REMEDY)
+    WHOSE = "classifier"
 
-    def _fault(self) -> str:
-        number, shape = len(self.ids), (len(self.ids), len(self.classes))
+    def _odd(self) -> str:
         for name, kind in (("truth", np.uint8), ("scores", np.float32)):
-            array = getattr(self, name)
+            array, shape = getattr(self, name), (len(self.ids), len(self.classes))
             if array.dtype != kind or array.shape != shape:
                 return f"'{name}' is {array.dtype} {array.shape}, not {np.dtype(kind)} {shape}"
-        if 0 in shape:
-            return "there are none"
-        if len(set(self.ids)) != number or len(set(self.classes)) != len(self.classes):
-            return "a name stands twice"
-        for name in ("sources", "groups"):
-            if len(getattr(self, name)) != number:
-                return f"{len(getattr(self, name))} {name} for {number} pictures"
         if self.activation not in ACTIVATIONS:
             return f"the activation is '{self.activation}', not softmax or sigmoid"
         return self._odd_row()
@@ -80,11 +69,6 @@ class Answers:
             if odd.any():
                 return f"picture '{self.ids[int(np.flatnonzero(odd)[0])]}': {what}"
         return ""
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a group has several pictures."""
-        return len(set(self.groups)) < len(self.ids)
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.intp]) -> Answers:
         """The answers at some positions, in that order."""

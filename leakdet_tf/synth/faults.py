@@ -13,7 +13,7 @@ from leakdet_tf.synth.modules import STRINGS, Site
 from leakdet_tf.synth.texture import Image32
 
 LEAST_SIDE = 6.0 / 256.0
-"""A fault's box is as wide and high as this share of the picture's short side, at least."""
+"""A fault's box is as wide and high as this share of the picture's short side, at least, unless told otherwise."""
 CONTRAST = (3.0, 30.0)
 """By how many kelvin a hot cell is warmer than it would be."""
 STRING_CONTRAST = (3.0, 10.0)
@@ -44,17 +44,20 @@ class Fault:
     contrast: float
 
 
-def draw_faults(rng: np.random.Generator, site: Site, diodes: float, least_k: float) -> list[Fault]:
+def draw_faults(
+    rng: np.random.Generator, site: Site, diodes: float, least_k: float, least_side: float = LEAST_SIDE
+) -> list[Fault]:
     """One to five faults that do not touch, each with the chance ``diodes`` to be a string; none where none fits.
 
-    No contrast is below ``least_k`` (kelvin), so that all can be seen in the range that the camera shows.
+    No contrast is below ``least_k`` (kelvin), so that all can be seen in the range that the camera shows, and no box
+    has a side below ``least_side`` of the picture's short one.
     """
     count = 1 + int(rng.choice(len(_COUNTS), p=_COUNTS))
     taken = np.zeros(site.shape, np.uint8)
     found: list[Fault] = []
     for _ in range(count):
         for _ in range(_ATTEMPTS):
-            fault = _draw(rng, site, diodes, least_k)
+            fault = _draw(rng, site, diodes, least_k, max(least_side * min(site.shape), 2.0))
             if fault is not None and not (taken != 0)[fault.where].any():
                 found.append(fault)
                 near = cv2.dilate(fault.where.astype(np.uint8), np.ones((2 * _APART + 1, 2 * _APART + 1), np.uint8))
@@ -76,15 +79,14 @@ def spread(rng: np.random.Generator, site: Site, faults: list[Fault]) -> Image32
     return rise
 
 
-def _draw(rng: np.random.Generator, site: Site, diodes: float, least_k: float) -> Fault | None:
-    """A fault at a random pixel, or None where there is no cell or its box would be too small."""
+def _draw(rng: np.random.Generator, site: Site, diodes: float, least_k: float, least: float) -> Fault | None:
+    """A fault at a random pixel, or None where there is no cell or its box would have a side under ``least`` pixels."""
     place, kind_of, shape_of = rng.uniform(size=2), rng.uniform(), rng.uniform()
     y, x = int(place[0] * site.shape[0]), int(place[1] * site.shape[1])
     columns, rows = site.layout.cells
     row, column = int(site.cell[0][y, x]), int(site.cell[1][y, x])
     if not (0 <= row < rows and 0 <= column < columns):
         return None
-    least = max(LEAST_SIDE * min(site.shape), 2.0)
     pixels = min(site.layout.cell) / float(site.reach[y, x])
     if kind_of < diodes:
         heat, contrast = _strings(rng, site, (row, column), least_k)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
 from leakdet_tf.synth import glare
-from leakdet_tf.synth.faults import Fault, draw_faults, spread
+from leakdet_tf.synth.faults import LEAST_SIDE, Fault, draw_faults, spread
 from leakdet_tf.synth.modules import draw_layout, draw_site, temperature
 from leakdet_tf.synth.regions import boxes_of
 from leakdet_tf.synth.rendered import Parameter, Rendered
@@ -30,7 +30,9 @@ DIODES = 0.25
 SPAN = (1.8, 11.0)
 """Metres that the picture's short side sees."""
 LEAST_SHOWN = 0.15
-"""A fault's contrast is this share of the range that the camera shows, at least."""
+"""A fault's contrast is this share of the range that the camera shows, at least, unless told otherwise."""
+MOST_SIDE = 0.1
+"""Larger boxes cannot be asked for: in many views nothing would be as large."""
 _SALT = 7103
 _STAGES = ("view", "layout", "heat", "tags", "label", "faults", "spread", "camera", "noise", *glare.TAGS)
 """Stages with random numbers of their own. A stage's place in this list is part of its seed: do not reorder."""
@@ -66,7 +68,14 @@ class Layers:
 
 
 def render(
-    seed: int, size: tuple[int, int], *, look: str = "iron", no_hotspot: float = NO_HOTSPOT, diodes: float = DIODES
+    seed: int,
+    size: tuple[int, int],
+    *,
+    look: str = "iron",
+    no_hotspot: float = NO_HOTSPOT,
+    diodes: float = DIODES,
+    least_side: float = LEAST_SIDE,
+    least_shown: float = LEAST_SHOWN,
 ) -> Rendered:
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
@@ -77,7 +86,7 @@ def render(
     The mask is exact. Hotspot is every pixel whose middle lies in a hot cell, or where a spot within a cell has half
     of its contrast or more; diode is every pixel in the cells of a string that is off, which is a third of a module,
     or of two or three such strings side by side. Heat that spreads from there is background. Boxes are those of the
-    faults: two never touch, and none has a side below 6/256 of the picture's short one.
+    faults: two never touch, and none has a side below ``least_side``.
 
     Args:
         seed: 0 or more.
@@ -85,11 +94,22 @@ def render(
         look: ``iron`` or ``rainbow`` (RGB), or ``grey`` (one channel, brighter is warmer).
         no_hotspot: share of the pictures without any fault, 0..1; a few more have none because none fitted.
         diodes: share of the faults that are strings, 0..1.
+        least_side: a box's sides are this share of the picture's short one at least, 0..:data:`MOST_SIDE`.
+        least_shown: a fault's contrast is this share of the range that the camera shows at least, 0..1.
 
     Raises:
         DataError: an argument out of range, or a look that does not exist.
     """
-    return finish(seed, compose(seed, size, look=look, no_hotspot=no_hotspot, diodes=diodes))
+    layers = compose(
+        seed,
+        size,
+        look=look,
+        no_hotspot=no_hotspot,
+        diodes=diodes,
+        least_side=least_side,
+        least_shown=least_shown,
+    )
+    return finish(seed, layers)
 
 
 def compose(
@@ -99,12 +119,16 @@ def compose(
     look: str = "iron",
     no_hotspot: float = NO_HOTSPOT,
     diodes: float = DIODES,
+    least_side: float = LEAST_SIDE,
+    least_shown: float = LEAST_SHOWN,
     faulty: bool = True,
 ) -> Layers:
     """Everything up to the camera; ``faulty=False`` leaves the faults away and changes nothing else."""
     check_frame(seed, size)
     check_share("no_hotspot", no_hotspot)
     check_share("diodes", diodes)
+    check_share("least_shown", least_shown)
+    check_share("least_side", least_side, most=MOST_SIDE)
     if look not in LOOKS:
         raise DataError(f"look is {look!r}", remedy=did_you_mean(str(look), LOOKS))
     streams = streams_of(seed, _STAGES, _SALT)
@@ -120,7 +144,7 @@ def compose(
     ends = range_of(imager, clean)
     faults: list[Fault] = []
     if faulty and not float(streams("label").uniform()) < no_hotspot:
-        faults = draw_faults(streams("faults"), site, diodes, LEAST_SHOWN * (ends[1] - ends[0]))
+        faults = draw_faults(streams("faults"), site, diodes, least_shown * (ends[1] - ends[0]), least_side)
     rise = spread(streams("spread"), site, faults)
     parameters: dict[str, Parameter] = {"look": look, "confusers": tags, "span_m": span, "range_k": list(ends)}
     parameters |= {"module_m": list(layout.module), "module_rows": layout.rows, **described, **imager.parameters()}

@@ -31,7 +31,7 @@ def check_frame(seed: int, size: tuple[int, int]) -> None:
         raise DataError(f"size {size} is out of range", remedy=f"use {SMALLEST_SIDE}..{LARGEST_SIDE} pixels a side")
 
 
-def check_share(name: str, share: object) -> None:
-    """Refuse what is no share, 0..1."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 <= share <= 1.0:
-        raise DataError(f"{name} is {share!r}", remedy="use a number from 0 to 1")
+def check_share(name: str, share: object, *, most: float = 1.0) -> None:
+    """Refuse what is no share, 0..``most``."""
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 <= share <= most:
+        raise DataError(f"{name} is {share!r}", remedy=f"use a number from 0 to {most:g}")

@@ -228,6 +228,17 @@ def test_palettes_are_ordered_and_one_scene_has_all_looks(look: str) -> None:
         assert (np.diff(light) >= 0).all()
 
 
+def test_large_and_plain_faults_can_be_asked_for() -> None:
+    sides, seen = [], []
+    for seed in range(30):
+        layers = hotspot.compose(seed, (128, 128), no_hotspot=0.0, least_side=0.08, least_shown=0.5)
+        sides += [min(np.ptp(where) + 1 for where in np.nonzero(fault.where)) for fault in layers.faults]
+        seen += [fault.contrast / (layers.ends[1] - layers.ends[0]) for fault in layers.faults]
+    assert len(sides) >= 20
+    assert min(sides) >= 0.08 * 128
+    assert min(seen) >= 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
@@ -235,6 +246,9 @@ def test_palettes_are_ordered_and_one_scene_has_all_looks(look: str) -> None:
         ({"diodes": 1.5}, "diodes is 1.5"),
         ({"diodes": float("nan")}, "diodes is nan"),
         ({"no_hotspot": None}, "from 0 to 1"),
+        ({"least_shown": 1.1}, "least_shown is 1.1"),
+        ({"least_side": 0.2}, "least_side is 0.2"),
+        ({"least_side": float("nan")}, "least_side is nan"),
         ({"look": "gray"}, "look is 'gray'"),
     ],
 )
