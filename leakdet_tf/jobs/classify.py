@@ -28,6 +28,7 @@ from leakdet_tf.jobs.runs import Log, Opened
 from leakdet_tf.training.progress import track
 
 CALIBRATION = "calibration.json"
+_FEW = 20  # groups; with 8 of them the temperature was seen to triple the error of ten others
 
 
 def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "") -> Answers:
@@ -127,6 +128,11 @@ def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, l
         f"calibrated on {len(items)} validation pictures: temperature {temperature:.3f}, "
         f"ECE {before['ece']:.4f} → {after['ece']:.4f}" + (f" ({fitted.note})" if fitted.note else "")
     )
+    if (groups := len(set(answers.groups))) < _FEW:
+        log(
+            f"warning: these pictures are of {groups} groups; a temperature fitted on so few may suit no others: look at "
+            f"both lines of the report, or set evaluate.calibrate = false"
+        )
     if chosen.threshold is None:
         log(f"warning: no answer is called unsure: {chosen.note}")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,18 @@ def test_calibrating_anew_replaces_and_keeps_the_same_parent(tones: tuple[Path, 
     assert len(export(str(folder), overrides=[], log=lines.append)) == 1
     with pytest.raises(LeakdetError, match="is a bundle"):
         calibrate_run(str(folder / "export" / "tflite_float32"), overrides=[], threshold=None, log=print)
+
+
+def test_calibrating_on_few_groups_is_warned_of(
+    tones: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(tones[0], tmp_path / "own"))
+    lines: list[str] = []
+    calibrate_run(str(own), overrides=[], threshold=None, log=lines.append)
+    assert not [line for line in lines if "groups" in line], "20 pictures, each a group of its own, will do"
+    monkeypatch.setattr("leakdet_tf.jobs.classify._FEW", 21)
+    calibrate_run(str(own), overrides=[], threshold=None, log=lines.append)
+    assert [line for line in lines if line.startswith("warning: these pictures are of 20 groups")]
 
 
 def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, list[str]]) -> None:
