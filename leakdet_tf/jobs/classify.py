@@ -130,8 +130,8 @@ def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, l
     )
     if (groups := len(set(answers.groups))) < _FEW:
         log(
-            f"warning: these pictures are of {groups} groups; a temperature fitted on so few may suit no others: look at "
-            f"both lines of the report, or set evaluate.calibrate = false"
+            f"warning: these pictures are of {groups} groups; a temperature fitted on so few may suit no others: compare "
+            "both lines of the report, or set evaluate.calibrate = false"
         )
     if chosen.threshold is None:
         log(f"warning: no answer is called unsure: {chosen.note}")
