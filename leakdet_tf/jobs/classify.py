@@ -130,7 +130,7 @@ def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, l
     )
     if (groups := len(set(answers.groups))) < _FEW:
         log(
-            f"warning: these pictures are of {groups} groups; a temperature fitted on so few may suit no others: compare "
+            f"warning: these pictures are of {groups} groups; a temperature fitted on so few may not suit others: see "
             "both lines of the report, or set evaluate.calibrate = false"
         )
     if chosen.threshold is None:
