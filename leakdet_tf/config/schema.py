@@ -189,10 +189,20 @@ class Evaluate(Table):
 class Export(Table):
     """Which files are made for devices, and what they must hold."""
 
-    formats: list[Literal["tflite_float32", "onnx_float32"]] = Field(
+    formats: list[
+        Literal[
+            "tflite_float32",
+            "tflite_float16",
+            "tflite_dynamic",
+            "tflite_int8",
+            "onnx_float32",
+            "onnx_int8",
+            "tensorrt",
+        ]
+    ] = Field(
         default=["tflite_float32"],
-        description="Formats that `fit` exports when training ends; an empty list exports none. ONNX takes the extra "
-        "`[onnx]`.",
+        description="Formats that `fit` exports when training ends; an empty list exports none. ONNX and TensorRT take "
+        "the extra `[onnx]`.",
     )
     outputs: Literal["raw", "decoded", "final"] = Field(
         default="raw",
@@ -202,10 +212,33 @@ class Export(Table):
     max_changed: Fraction = Field(
         default=1e-5,
         description="Largest share of validation pixels (to classify: labels, to detect: anchors, of `final` outputs "
-        "boxes) that may be decided otherwise than by the Keras model.",
+        "boxes) that may be decided otherwise than by the Keras model; of the float32 formats.",
+    )
+    max_drop: Fraction = Field(
+        default=0.01,
+        description="Most that the task's figure (mean IoU, accuracy, mAP50) may fall below the Keras model's on the "
+        "validation pictures; of the other formats.",
+    )
+    max_turned: Fraction = Field(
+        default=0.05,
+        description="Largest share of those decisions that the other formats may take otherwise than the Keras model: "
+        "a figure on few pictures can hold by luck.",
+    )
+    max_float: Fraction = Field(
+        default=0.25,
+        description="Where int8 does not hold `max_drop` and `max_turned`, the largest share of layers that may stay "
+        "in float, the most sensitive first and no more than it takes.",
+    )
+    calibration: Positive = Field(
+        default=128, description="Most training pictures to choose int8's ranges by; black and white ones are added."
     )
     pictures: Positive = Field(
-        default=64, description="Most validation pictures on which the exported file is compared."
+        default=256, description="Most validation pictures on which exported files are compared and measured."
+    )
+    key: Line = Field(
+        default="",
+        description="File of an Ed25519 private key (PEM) to sign bundles with; empty signs none. Takes the extra "
+        "`[sign]`.",
     )
     golden: Annotated[int, Field(ge=1, le=16)] = Field(
         default=2, description="Frames with their answers kept in the bundle and replayed by the device at load."

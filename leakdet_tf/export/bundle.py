@@ -1,4 +1,4 @@
-"""Making a bundle: converted, compared, sealed, tried as the device will, and only then given its name."""
+"""Making a bundle: converted, compared, measured, sealed, tried as the device will, and only then given its name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
 
 from leakdet_tf import __version__
 from leakdet_tf.config.schema import Export
@@ -16,59 +20,161 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import sha256_bytes, sha256_file, sync_folder, write_bytes, write_json, write_text
 from leakdet_tf.core.images import Pixels
+from leakdet_tf.edge import trust
 from leakdet_tf.edge.backends import open_backend
-from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, SUMS, golden_bytes
+from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, SUMS, golden_bytes, open_bundle
+from leakdet_tf.edge.calibration import CALIBRATION
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export import onnx, tflite
+from leakdet_tf.export import onnx, tensorrt, tflite
+from leakdet_tf.export.child import Layer
 from leakdet_tf.export.parity import Parity, compare, unit_of
+from leakdet_tf.export.quantize import Found, hold
 
-GOLDEN_TOLERANCE = 1e-3
-"""For float32: other CPUs add in another order; a wrong kernel or another model is off by far more."""
+_RUNS = 15  # of which the middle latency is told; 3 more come before
+
+
+class Converter(Protocol):
+    """Makes the file ``out`` of a ``.keras`` file and a contract's path."""
+
+    def __call__(
+        self, model: Path, contract: Path, out: Path, *, calibration: Path | None = None, keep: Sequence[str] = ()
+    ) -> list[Layer]:
+        """The layers that were quantized, most sensitive first; those of ``keep`` stay in float."""
+        ...
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a model's file of one format is called and made, and what the card says of it.
+    """How a model's file of one format is called and made, and what it must hold.
 
-    ``convert`` takes the ``.keras`` file, the path of the contract and that of the result.
+    ``exact`` ones decide as the Keras model does; others may lose a bounded part of its accuracy. ``tolerance`` is that
+    of the golden frames on another machine: other CPUs add in another order, and integer kernels round otherwise, while
+    a wrong kernel or another model is off by far more. ``calibrated`` ones need pictures to choose ranges by; those of
+    ``on_device`` go with the bundle, for the device to choose them.
     """
 
     file: str
-    convert: Callable[[Path, Path, Path], None]
+    convert: Converter
+    exact: bool
+    tolerance: float
+    calibrated: bool = False
+    on_device: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def _tflite(form: str, *, exact: bool = False, tolerance: float, calibrated: bool = False) -> Format:
+    return Format(tflite.FILE, partial(tflite.convert, form=form), exact, tolerance, calibrated)
+
+
+def _onnx(form: str, *, exact: bool = False, tolerance: float, calibrated: bool = False) -> Format:
+    convert = partial(onnx.convert, form=form)
+    return Format(onnx.FILE, convert, exact, tolerance, calibrated, facts={"opset": onnx.OPSET})
+
+
 FORMATS = {
-    "tflite_float32": Format(tflite.FILE, tflite.convert),
-    "onnx_float32": Format(onnx.FILE, onnx.convert, {"opset": onnx.OPSET}),
+    "tflite_float32": _tflite("tflite_float32", exact=True, tolerance=1e-3),
+    "tflite_float16": _tflite("tflite_float16", tolerance=1e-2),
+    "tflite_dynamic": _tflite("tflite_dynamic", tolerance=0.1),
+    "tflite_int8": _tflite("tflite_int8", tolerance=0.1, calibrated=True),
+    "onnx_float32": _onnx("onnx_float32", exact=True, tolerance=1e-3),
+    "onnx_int8": _onnx("onnx_int8", tolerance=0.1, calibrated=True),
+    "tensorrt": Format(
+        *(onnx.FILE, tensorrt.convert, True, 1e-3), calibrated=True, on_device=True, facts={"opset": onnx.OPSET}
+    ),
 }
 """The formats by their names in ``export.formats``."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The task's own figure on validation pictures, with its interval; bounds are None where it has none."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Training pictures as the model takes them: an ``.npz`` of one array (N, h, w, C) by input name.
+
+    ``pictures`` are those of the training split, ``frames`` the black and white ones added to them; ``sha256`` is the
+    file's.
+    """
+
+    path: Path
+    pictures: int
+    frames: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``card.json``."""
+        found = {"split": "train", "pictures": self.pictures, "black_and_white": self.frames}
+        return found | {"sha256": sha256_file(self.path)}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an exported file is compared with and measured on.
+
+    ``frames`` are original validation pictures, raw pixels by input name; ``reference`` is the model under Keras, and
+    ``metric`` its figure; ``measure`` gives that of another runtime on the same pictures.
+    """
+
+    reference: Predictor
+    frames: Sequence[dict[str, Pixels]]
+    metric: Metric
+    measure: Callable[[Predictor], Metric]
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    content: bytes
+    predictor: Predictor
+    parity: Parity
+    metric: Metric
+    drop: float
+    p50_ms: float
+
+    @property
+    def changed(self) -> float:
+        return self.parity.changed_share
+
+    def told(self) -> dict[str, Any]:
+        return {"bytes": len(self.content), "p50_ms": self.p50_ms, self.metric.name: self.metric.value}
 
 
 @dataclass(frozen=True)
 class Exported:
     """A finished bundle: its folder, the size of its model file in bytes, and how it compares.
 
-    ``unit`` says what the decisions are that were compared: pixels, decisions, anchors or boxes.
+    ``unit`` says what the decisions are that were compared: pixels, decisions, anchors or boxes. ``drop`` is how far
+    ``metric`` lies below the Keras model's, ``p50_ms`` the model's middle latency here on one thread, ``kept_float``
+    the layers that int8 keeps in float.
     """
 
+    name: str
     folder: Path
     model_bytes: int
     parity: Parity
     unit: str
+    metric: Metric
+    drop: float
+    p50_ms: float
+    kept_float: tuple[str, ...]
 
 
 def require(formats: Iterable[str]) -> None:
     """Raise ExportError, with the line to type, when a format needs packages that are not installed."""
-    if "onnx_float32" in formats:
+    if any(FORMATS[name].file == onnx.FILE for name in formats):
         onnx.require()
 
 
 def make_bundle(
     model: Path,
     contract: Contract,
-    reference: Predictor,
-    frames: Sequence[dict[str, Pixels]],
+    evidence: Evidence,
     folder: Path,
     settings: Export,
     facts: dict[str, Any],
@@ -80,61 +186,118 @@ def make_bundle(
         model: the ``.keras`` file.
         contract: what its pixels and scores mean; copied into the bundle. Where ``settings.outputs`` is another than
             the contract's, the bundle's is a contract of its own, which names this one as its parent.
-        reference: the same model under Keras.
-        frames: original validation pictures, raw pixels by input name; the first ``settings.golden`` become golden.
+        evidence: what the file must live up to; the first ``settings.golden`` frames become golden.
         folder: the bundle's place; its parent must be writable.
         settings: the experiment's ``[export]``.
         facts: what else the card should hold: data hashes, metrics.
         form: one of :data:`FORMATS`.
 
     Raises:
-        ExportError: conversion failed, or more decisions changed than ``settings.max_changed`` allows, or there was
-            nothing to compare. Nothing is left behind, and an older bundle stays as it was.
+        ExportError: conversion failed; or of an exact format more decisions changed than ``settings.max_changed``
+            allows, or one by more than rounding; or another's accuracy fell by more than ``settings.max_drop``, or more
+            than ``settings.max_turned`` of its decisions are others; or there was nothing to compare. Nothing is left
+            behind, and an older bundle stays as it was.
     """
-    if not frames:
+    if not evidence.frames:
         raise ExportError("there are no validation pictures to compare the exported file on", remedy="add some to val")
     kind = FORMATS[form]
+    if kind.calibrated and evidence.calibration is None:
+        raise ExportError(f"{form}: there are no training pictures to calibrate on", remedy="add some to train")
     if settings.outputs != contract.outputs:
         contract = replace(contract, outputs=settings.outputs, parent=contract.id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         contract.save(work / CONTRACT)
-        kind.convert(model, work / CONTRACT, work / kind.file)
-        content = (work / kind.file).read_bytes()
-        exported = Predictor.over(open_backend(kind.file, content, contract, threads=os.cpu_count()), contract)
-        parity = compare(reference, exported, frames)
-        _check(parity, settings, form, contract)
-        kept = _telling(frames, exported)[: settings.golden]
-        write_bytes(work / GOLDEN, golden_bytes([exported.golden(images) for images in kept]))
+        found = _made(model, contract, evidence, work, settings, form)
+        tried: _Tried = found.tried
+        write_bytes(work / kind.file, tried.content)
+        kept = _telling(evidence.frames, tried.predictor, settings.golden)
+        write_bytes(work / GOLDEN, golden_bytes([tried.predictor.golden(images) for images in kept]))
         card = {
             "format": 1,
             "leakdet_tf": __version__,
             "kind": form,
             "contract": contract.id,
             "weights_sha256": contract.weights_sha256,
-            "model": {"file": kind.file, "sha256": sha256_bytes(content), "bytes": len(content), **kind.facts},
-            "golden": {"frames": len(kept), "tolerance": GOLDEN_TOLERANCE},
-            "parity": {**parity.to_dict(), "limit": settings.max_changed},
+            "model": {
+                "file": kind.file,
+                "sha256": sha256_bytes(tried.content),
+                "bytes": len(tried.content),
+                **kind.facts,
+            },
+            "golden": {"frames": len(kept), "tolerance": kind.tolerance},
+            "parity": {**tried.parity.to_dict(), "limit": settings.max_changed if kind.exact else settings.max_turned},
+            "gate": {
+                "metric": asdict(tried.metric),
+                "keras": asdict(evidence.metric),
+                "drop": tried.drop,
+                "max_drop": None if kind.exact else settings.max_drop,
+                "latency_ms": {"p50": tried.p50_ms, "runs": _RUNS, "threads": 1},
+                "steps": list(found.steps),
+            },
+            **({"calibration": evidence.calibration.to_dict()} if kind.calibrated and evidence.calibration else {}),
+            **({"kept_float": list(found.kept)} if kind.calibrated and not kind.on_device else {}),
             **facts,
         }
+        if kind.on_device and evidence.calibration:
+            shutil.copyfile(evidence.calibration.path, work / CALIBRATION)
         write_json(work / CARD, card)
         names = sorted(path.name for path in work.iterdir())
         write_text(work / SUMS, "".join(f"{sha256_file(work / name)}  {name}\n" for name in names))
-        Predictor(work)
+        if settings.key:
+            trust.sign(work, settings.key)
+        sealed = open_bundle(work)
+        # an engine can only be built on its device: here its graph answers by onnxruntime
+        Predictor(replace(sealed, card=card | {"kind": "onnx_float32"}) if kind.on_device else sealed)
         _swap(work, folder)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error})", remedy="free disk space or check rights") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported(folder, len(content), parity, unit_of(contract))
+    size, unit = len(tried.content), unit_of(contract)
+    return Exported(form, folder, size, tried.parity, unit, tried.metric, tried.drop, tried.p50_ms, found.kept)
 
 
-def _telling(frames: Sequence[dict[str, Pixels]], exported: Predictor) -> list[dict[str, Pixels]]:
+def _made(model: Path, contract: Contract, evidence: Evidence, work: Path, settings: Export, form: str) -> Found:
+    kind = FORMATS[form]
+    calibration = evidence.calibration.path if kind.calibrated and evidence.calibration else None
+
+    def attempt(keep: tuple[str, ...]) -> tuple[_Tried, list[Layer]]:
+        out = work / kind.file
+        layers = kind.convert(model, work / CONTRACT, out, calibration=calibration, keep=keep)
+        content = out.read_bytes()
+        exported = Predictor.over(open_backend(kind.file, content, contract, threads=os.cpu_count()), contract)
+        parity = compare(evidence.reference, exported, evidence.frames)
+        if kind.exact:
+            _check(parity, settings, form, contract)
+        metric = evidence.measure(exported)
+        p50 = _p50_ms(Predictor.over(open_backend(kind.file, content, contract, threads=1), contract), evidence.frames)
+        return _Tried(content, exported, parity, metric, evidence.metric.value - metric.value, p50), layers
+
+    if kind.exact:
+        tried, _ = attempt(())
+        return Found(tried, (), ())
+    limits = {"limit": settings.max_drop, "changed": settings.max_turned, "most": settings.max_float}
+    return hold(attempt, **limits, name=form)
+
+
+def _p50_ms(predictor: Predictor, frames: Sequence[dict[str, Pixels]]) -> float:
+    inputs, _ = predictor.prepare(frames[0])
+    found = []
+    for _ in range(3 + _RUNS):
+        start = perf_counter()
+        predictor.backend.run(inputs)
+        found.append(perf_counter() - start)
+    return float(np.median(found[3:]) * 1e3)
+
+
+def _telling(frames: Sequence[dict[str, Pixels]], exported: Predictor, number: int) -> list[dict[str, Pixels]]:
     # golden frames without a box would show nothing: of final boxes, frames that have some come first
-    if exported.contract.outputs != "final":
-        return list(frames)
-    return sorted(frames, key=lambda images: not any(answer.any() for answer in exported.outputs(images).values()))
+    if exported.contract.outputs == "final":
+        empty = [not any(answer.any() for answer in exported.outputs(images).values()) for images in frames]
+        return [frames[place] for place in sorted(range(len(frames)), key=empty.__getitem__)[:number]]
+    return [frames[place] for place in range(min(number, len(frames)))]
 
 
 def _check(parity: Parity, settings: Export, name: str, contract: Contract) -> None:
@@ -150,6 +313,14 @@ def _check(parity: Parity, settings: Export, name: str, contract: Contract) -> N
             f"model ({parity.changed_share:.2g}, limit {settings.max_changed:.2g}; outputs differ by up to "
             f"{parity.max_difference:.2g})",
             remedy="nothing was exported; find the layer that differs, or raise export.max_changed",
+        )
+    # Rounding cannot turn a decision that was clearer than twice its size. Of final boxes margins are scores and
+    # differences are pixels, which cannot be compared.
+    if contract.outputs != "final" and not parity.max_margin <= 2 * parity.max_difference:
+        raise ExportError(
+            f"{name}: a decision that the Keras model takes with a margin of {parity.max_margin:.2g} is another in the "
+            f"file, though outputs differ by {parity.max_difference:.2g} at most",
+            remedy="nothing was exported; this is no rounding: report it with the model",
         )
 
 

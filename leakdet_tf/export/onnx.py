@@ -1,19 +1,23 @@
-"""Keras model to ONNX, in a process of its own: ``python -m leakdet_tf.export.onnx MODEL CONTRACT OUT``.
+"""Keras model to ONNX, in a process of its own: ``python -m leakdet_tf.export.onnx MODEL CONTRACT OUT OPTIONS``.
 
-The route is a ``tf.function`` → tf2onnx with a batch of any size. Inputs have the contract's names and integer types,
-the output is named ``output``, and all weights are inside the file.
+The route is a ``tf.function`` → tf2onnx with a batch of any size, and then a simpler graph of the same values. Inputs
+have the contract's names and integer types, the output is named ``output``, and all weights are inside the file.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ExportError
+from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.export import child
+from leakdet_tf.export.child import Layer
+from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, simplified
 
 FILE = "model.onnx"
 """The model's name in a bundle."""
@@ -21,6 +25,9 @@ OPSET = 17
 """tf2onnx 1.17 refuses 19 and more; 18 would swap GlobalAveragePool for ReduceMean, which runtimes do slower."""
 OUTPUT = "output"
 """The name of the model's output."""
+INT8 = "onnx_int8"
+FORMS = ("onnx_float32", INT8)
+"""The formats by name."""
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 """What the extra ``[onnx]`` brings."""
 
@@ -34,47 +41,91 @@ def require() -> None:
             )
 
 
-def convert(model: Path, contract: Path, out: Path) -> None:
-    """Convert a ``.keras`` file to float32 ONNX at the contract's input sizes, its graph as ``outputs`` says.
+def convert(
+    model: Path,
+    contract: Path,
+    out: Path,
+    *,
+    form: str = "onnx_float32",
+    calibration: Path | None = None,
+    keep: Sequence[str] = (),
+) -> list[Layer]:
+    """Convert a ``.keras`` file to ONNX at the contract's input sizes, its graph as ``outputs`` says.
 
-    ``contract`` is the path of its JSON; ``out`` is written whole or not at all.
+    Args:
+        model: the ``.keras`` file.
+        contract: the path of its JSON.
+        out: written whole or not at all.
+        form: ``"onnx_float32"``, or ``"onnx_int8"``: see :mod:`leakdet_tf.export.onnx_int8`.
+        calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name: pictures as the model takes them.
+        keep: for int8, names of layers that stay in float.
+
+    Returns:
+        The layers that were quantized, most sensitive first; empty for float32.
 
     Raises:
-        ExportError: a package of the extra is missing, or the child process failed or took too long; the message ends
-            with its last line.
+        ExportError: a package of the extra is missing, int8 has no calibration pictures, or the child process failed
+            or took too long; the message ends with its last line.
     """
     require()
-    child.run("leakdet_tf.export.onnx", model, contract, out, to="ONNX")
+    if form not in FORMS:
+        raise ExportError(f"no ONNX format is called '{form}'", remedy=did_you_mean(form, FORMS))
+    if form == INT8 and calibration is None:
+        raise ExportError(f"{model}: {form} needs calibration pictures", remedy="give it some of the training split")
+    if form != INT8 and keep:
+        raise ExportError(f"{model}: every layer of {form} is in float", remedy="leave out the names to keep")
+    options = {"form": form, "calibration": calibration and str(calibration), "keep": list(keep)}
+    layers = child.run("leakdet_tf.export.onnx", model, contract, out, to="ONNX", options=options)
+    return [Layer(**layer) for layer in layers]
 
 
-def _convert_here(model_path: Path, contract: Contract, out: Path) -> None:
-    import keras
-    import onnx
+def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from leakdet_tf.export import calibration, onnx_int8
+
+    model = plainly_called(child.load(model_path, contract, batched=True))
+    proto = _traced(model, contract)
+    layers: list[Layer] = []
+    if options["form"] == INT8:
+        path = Path(options["calibration"])
+        proto, layers = onnx_int8.quantized(proto, contract, calibration.read(path, contract), options["keep"])
+    _check(proto, [*(tensor.name for tensor in model.inputs), OUTPUT])
+    write_bytes(out, proto.SerializeToString())
+    return [asdict(layer) for layer in layers]
+
+
+def _traced(model: Any, contract: Contract) -> Any:
+    """The float32 graph of a Keras model, simplified, its batch called ``batch``."""
     import tensorflow as tf
     import tf2onnx
 
-    from leakdet_tf.export.boxes import as_outputs
-
-    keras.config.disable_traceback_filtering()
-    model = keras.saving.load_model(model_path, compile=False, safe_mode=True)
-    model = as_outputs(model, contract, batched=True)
     signature = [
         tf.TensorSpec((None, *contract.inputs[tensor.name].shape), tensor.dtype, name=tensor.name)
         for tensor in model.inputs
     ]
     answer = tf.function(lambda *pixels: {OUTPUT: model(list(pixels), training=False)}, input_signature=signature)
     proto, beside = tf2onnx.convert.from_function(answer, input_signature=signature, opset=OPSET)
+    if beside:
+        raise ValueError("a weight would lie outside the file")
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    proto = simplified(proto)
+    name_nodes(proto, model)
+    return proto
+
+
+def _check(proto: Any, names: list[str]) -> None:
+    import onnx
+
     onnx.checker.check_model(proto, full_check=True)
     found = [value.name for value in (*proto.graph.input, *proto.graph.output)]
-    if found != [*(tensor.name for tensor in model.inputs), OUTPUT]:
+    if found != names:
         raise ValueError(f"the file's inputs and output came out as {', '.join(found)}")
-    outside = [one.name for one in proto.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
-    if beside or outside:
+    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in proto.graph.initializer):
         raise ValueError("a weight would lie outside the file")
-    write_bytes(out, proto.SerializeToString())
+    sides = [value.type.tensor_type.shape.dim[0].dim_param for value in (*proto.graph.input, *proto.graph.output)]
+    if set(sides) != {"batch"}:
+        raise ValueError(f"the batch of inputs and output came out as {', '.join(map(repr, sides))}")
 
 
 if __name__ == "__main__":
-    _convert_here(Path(sys.argv[1]), Contract.load(Path(sys.argv[2])), Path(sys.argv[3]))
+    child.main(_convert_here)

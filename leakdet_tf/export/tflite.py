@@ -1,43 +1,82 @@
-"""Keras model to TFLite, in a process of its own: ``python -m leakdet_tf.export.tflite MODEL CONTRACT OUT``.
+"""Keras model to TFLite, in a process of its own: ``python -m leakdet_tf.export.tflite MODEL CONTRACT OUT OPTIONS``.
 
 The route is SavedModel → TFLiteConverter with batch 1 and builtin operators; others were seen to succeed and
-compute something else.
+compute something else. All four formats take the contract's integer pixels and answer in float32, so that no reader
+needs to know how a file was quantized.
 """
 
 from __future__ import annotations
 
-import sys
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.export import child
+from leakdet_tf.export.child import Layer
 
 FILE = "model.tflite"
 """The model's name in a bundle."""
+FORMS = ("tflite_float32", "tflite_float16", "tflite_dynamic", "tflite_int8")
+"""Float32; weights in float16; weights in int8 and activations in float32; weights and activations in int8."""
+
+_ABSENT = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 
 
-def convert(model: Path, contract: Path, out: Path) -> None:
-    """Convert a ``.keras`` file to float32 TFLite at the contract's input sizes, its graph as ``outputs`` says.
+def convert(
+    model: Path,
+    contract: Path,
+    out: Path,
+    *,
+    form: str = "tflite_float32",
+    calibration: Path | None = None,
+    keep: Sequence[str] = (),
+) -> list[Layer]:
+    """Convert a ``.keras`` file to TFLite at the contract's input sizes, its graph as ``outputs`` says.
 
-    ``contract`` is the path of its JSON; ``out`` is written whole or not at all.
+    Args:
+        model: the ``.keras`` file; one of mixed precision is converted in float32.
+        contract: the path of its JSON.
+        out: written whole or not at all.
+        form: one of :data:`FORMS`.
+        calibration: for ``tflite_int8``, an ``.npz`` of one array (N, h, w, C) by input name in the contract's dtype,
+            frames of the lowest and of the highest value among them.
+        keep: for ``tflite_int8``, layers that stay in float, by their names in an earlier result.
+
+    Returns:
+        What :mod:`~leakdet_tf.export.tflite_int8` measured of each quantized layer, most sensitive first; of the other
+        formats nothing.
 
     Raises:
-        ExportError: the child process failed or took too long; the message ends with its last line.
+        ExportError: calibration or a kept layer is missing, unknown, or given to a format that has none; the model
+            needs operators that TFLite lacks; or the child process failed or took too long.
     """
-    child.run("leakdet_tf.export.tflite", model, contract, out, to="TFLite")
+    if form not in FORMS:
+        raise ExportError(f"'{form}' is not a TFLite format", remedy=f"choose from: {', '.join(FORMS)}")
+    if (form == "tflite_int8") != (calibration is not None):
+        told = "needs calibration pictures" if calibration is None else "takes no calibration pictures"
+        raise ExportError(f"{form} {told}", remedy="give them to tflite_int8 and to no other TFLite format")
+    if keep and form != "tflite_int8":
+        raise ExportError(f"{form} quantizes no layer, so none can be kept in float", remedy="leave 'keep' empty")
+    options = {"form": form, "calibration": calibration and str(calibration), "keep": list(keep)}
+    found = child.run("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", options=options)
+    return [Layer(name, error) for name, error in found]
 
 
-def _convert_here(model_path: Path, contract: Contract, out: Path) -> None:
+def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[list[Any]]:
     import keras
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
-    from leakdet_tf.export.boxes import as_outputs
+    from leakdet_tf.export import calibration, tflite_int8
 
-    keras.config.disable_traceback_filtering()
-    model = keras.saving.load_model(model_path, compile=False, safe_mode=True)
-    model = as_outputs(model, contract, batched=False)
+    form: str = options["form"]
+    frames = calibration.read(Path(options["calibration"]), contract) if form == "tflite_int8" else {}
+    model = child.load(model_path, contract, batched=False)
     signature = [
         keras.InputSpec(shape=(1, *contract.inputs[tensor.name].shape), dtype=tensor.dtype, name=tensor.name)
         for tensor in model.inputs
@@ -46,9 +85,24 @@ def _convert_here(model_path: Path, contract: Contract, out: Path) -> None:
         given = signature if len(signature) == 1 else [signature]  # several inputs are one argument
         model.export(folder, format="tf_saved_model", input_signature=given, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        content = converter.convert()
+        if form != "tflite_float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if form == "tflite_float16":
+            converter.target_spec.supported_types = [tf.float16]
+        layers: list[Layer] = []
+        try:
+            if form == "tflite_int8":
+                content, layers = tflite_int8.quantized(converter, model, contract, frames, options["keep"])
+            else:
+                content = converter.convert()
+        except ConverterError as error:
+            absent = ", ".join(_ABSENT.findall(str(error)))
+            if not absent:
+                raise
+            raise ExportError(f"TFLite has no builtin operators for: {absent}", remedy="use other layers") from error
     write_bytes(out, content)
+    return [[layer.name, layer.error] for layer in layers]
 
 
 if __name__ == "__main__":
-    _convert_here(Path(sys.argv[1]), Contract.load(Path(sys.argv[2])), Path(sys.argv[3]))
+    child.main(_convert_here)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.errors import LeakdetError
+from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.data.items import Item
-from leakdet_tf.export.bundle import Exported, make_bundle, require
+from leakdet_tf.edge import trust
+from leakdet_tf.export.bundle import FORMATS, Evidence, Exported, make_bundle, require
 from leakdet_tf.jobs.check import parts_of_run
-from leakdet_tf.jobs.data import samples
+from leakdet_tf.jobs.gate import Frames, calibration_of, drawn_from, metric_of, table
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
 
 
 def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
-    """Export a run in every format of its ``[export]`` table, compared on its validation pictures.
+    """Export a run in every format of its ``[export]`` table, held against its Keras model on validation pictures.
 
     Raises:
-        LeakdetError: not a finished run, or the exported file answers otherwise than the model.
+        LeakdetError: not a finished run, or a file does not live up to the model.
     """
     opened = open_model(run)
     if opened.kind != "keras" or opened.experiment is None:
@@ -28,38 +30,58 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end; an unfinished model is not exported")
     settings = load(opened.experiment, overrides)
-    return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log)["val"], facts={}, log=log)
+    return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log), facts={}, log=log)
 
 
 def write_bundles(
-    opened: Opened, settings: Experiment, items: Sequence[Item], *, facts: dict[str, Any], log: Log
+    opened: Opened, settings: Experiment, parts: Mapping[str, Sequence[Item]], *, facts: dict[str, Any], log: Log
 ) -> list[Exported]:
-    """Make a bundle of each format asked for, in ``<run>/export/<format>``.
+    """Make a bundle of each format asked for, in ``<run>/export/<format>``, and print one table of them.
+
+    Pictures to calibrate on come from ``parts["train"]`` alone, those to compare and measure on from ``parts["val"]``.
+    A format that fails leaves nothing; the others are made all the same.
 
     Raises:
         ExportError: a format needs packages that are not installed, which is found before the first is made; or a file
-            answers otherwise than the model.
+            does not live up to the model.
     """
-    require(settings.export.formats)
-    done = []
-    frames = [sample.images for sample in samples(settings, items[: settings.export.pictures])]
-    for name in settings.export.formats:
-        log(f"exporting {name} …")
-        made = make_bundle(
-            opened.folder / MODEL,
-            opened.predictor.contract,
-            opened.predictor,
-            frames,
-            Path(opened.folder) / "export" / name,
-            settings.export,
-            facts,
-            name,
+    wanted = settings.export.formats
+    require(wanted)
+    if not wanted:
+        return []
+    if settings.export.key:
+        trust.private_key(settings.export.key)  # a key that cannot sign is told before the work
+    items = drawn_from(parts["val"], settings.export.pictures, settings.seed)
+    predictor = opened.predictor
+    made: list[Exported] = []
+    refused: dict[str, LeakdetError] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        calibration = None
+        if parts["train"] and any(FORMATS[name].calibrated for name in wanted):
+            calibration = calibration_of(predictor, settings, parts["train"], Path(scratch) / "calibration.npz")
+        evidence = Evidence(
+            predictor,
+            Frames(settings, items),
+            metric_of(predictor, settings, items),
+            lambda other: metric_of(other, settings, items),
+            calibration,
         )
-        parity = made.parity
-        log(
-            f"{name}: {made.model_bytes / 1e6:.1f} MB; {parity.changed} of {parity.decisions} validation "
-            f"{made.unit} decided otherwise (limit {settings.export.max_changed:g}), "
-            f"outputs within {parity.max_difference:.1e}"
-        )
-        done.append(made)
-    return done
+        for name in wanted:
+            log(f"exporting {name} …")
+            folder = Path(opened.folder) / "export" / name
+            try:
+                made.append(
+                    make_bundle(
+                        opened.folder / MODEL, predictor.contract, evidence, folder, settings.export, facts, name
+                    )
+                )
+            except LeakdetError as error:
+                log(f"error: {error}")
+                refused[name] = error
+    for line in table(made, evidence.metric, list(refused)):
+        log(line)
+    if refused:
+        first = next(iter(refused.values()))
+        others = f" ({', '.join(refused)} refused; the others were made)" if len(wanted) > 1 else ""
+        raise ExportError(f"{first.args[0]}{others}", remedy=first.remedy)
+    return made

@@ -342,7 +342,7 @@ def _conclude(
         "data": {name: {"pictures": len(cache), "sha256": cache.sha256} for name, cache in caches.items()},
         "keras_test_metrics": done.report["metrics"],
     }
-    bundles = write_bundles(opened, experiment, parts["val"], facts=facts, log=log)
+    bundles = write_bundles(opened, experiment, parts, facts=facts, log=log)
     names = ["curves.png", "examples.png", *(file.name for file in done.files)]
     log(f"model, report and pictures: {folder}  ({', '.join(names)})")
     first = parts["test"][0].images[opened.predictor.contract.primary]

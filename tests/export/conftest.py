@@ -16,7 +16,7 @@ from leakdet_tf.config.schema import Export
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec, Pixels
 from leakdet_tf.edge import Predictor
-from leakdet_tf.export.bundle import Exported, make_bundle
+from leakdet_tf.export.bundle import Calibration, Evidence, Exported, Metric, make_bundle
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,37 @@ class Tiny:
     def bundle(self, folder: Path, form: str, settings: Export | None = None) -> Exported:
         """Exported at ``folder``; any change of a decision is an error."""
         settings = settings or Export(max_changed=0.0)
-        return make_bundle(self.file, self.contract, self.reference, self.frames, folder, settings, {}, form)
+        evidence = evidence_of(self.reference, self.frames, calibration=self.calibration())
+        return make_bundle(self.file, self.contract, evidence, folder, settings, {}, form)
+
+    def calibration(self) -> Calibration:
+        """Its frames, black and white, as the model takes them."""
+        path = self.file.with_name("calibration.npz")
+        if not path.is_file():
+            parts = [self.reference.prepare(images)[0] for images in self.frames]
+            for value in (0, 1):
+                parts.append({n: np.full_like(one, value * np.iinfo(one.dtype).max) for n, one in parts[0].items()})
+            np.savez(path, **{name: np.stack([part[name] for part in parts]) for name in parts[0]})
+        return Calibration(path, len(self.frames), 2)
+
+
+def evidence_of(
+    reference: Predictor, frames: list[dict[str, Pixels]], *, drop: float = 0.0, calibration: Calibration | None = None
+) -> Evidence:
+    """Frames with a figure that falls by ``drop`` in every file, whatever it answers."""
+    return Evidence(
+        reference,
+        frames,
+        Metric("figure", 0.9, 0.8, 1.0),
+        lambda _: Metric("figure", 0.9 - drop, None, None),
+        calibration,
+    )
+
+
+@pytest.fixture(scope="session")
+def evidence() -> Callable[..., Evidence]:
+    """:func:`evidence_of`, for tests that cannot import this file."""
+    return evidence_of
 
 
 def _segment(inputs: list[Any], layers: Any) -> Any:
@@ -109,10 +139,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Converts in this process: the same functions, without the seconds that a new one takes to start."""
     import keras
 
-    def run(module: str, model: Path, contract: Path, out: Path, *, to: str) -> None:
+    def run(
+        module: str, model: Path, contract: Path, out: Path, *, to: str, options: dict[str, Any] | None = None
+    ) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converters' own
-            importlib.import_module(module)._convert_here(model, Contract.load(contract), out)
+            return importlib.import_module(module)._convert_here(model, Contract.load(contract), out, options or {})
 
     monkeypatch.setattr("leakdet_tf.export.child.run", run)
     yield

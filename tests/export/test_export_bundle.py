@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.export.bundle import FORMATS, Format, make_bundle
+from leakdet_tf.export.bundle import FORMATS, Evidence, make_bundle
+from leakdet_tf.export.child import Layer
 from leakdet_tf.export.parity import compare
 from leakdet_tf.export.tflite import convert
 from leakdet_tf.jobs.data import samples
@@ -45,7 +47,12 @@ def frames(run: Path) -> list[dict[str, np.ndarray]]:
 def converted(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips the child process: the run's own file stands for the conversion, which other tests run for real."""
     content = (bundle / "model.tflite").read_bytes()
-    format_ = Format("model.tflite", lambda model, contract, out: out.write_bytes(content))
+
+    def copy(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
+        out.write_bytes(content)
+        return []
+
+    format_ = replace(FORMATS["tflite_float32"], convert=copy)
     monkeypatch.setitem(FORMATS, "tflite_float32", format_)
 
 
@@ -121,39 +128,43 @@ def test_compare_counts_changed_decisions_and_their_margin(
     assert 0 < parity.max_margin <= 0.25 + 1e-6
 
 
-def attempt(run: Path, reference: Predictor, frames: list[dict[str, np.ndarray]], folder: Path) -> None:
-    contract = Contract.load(run / "contract.json")
-    make_bundle(run / "model.keras", contract, reference, frames, folder, Export(), {})
+@pytest.fixture
+def attempt(run: Path, evidence: Callable[..., Evidence]) -> Any:
+    def made(reference: Predictor, frames: list[dict[str, np.ndarray]], folder: Path) -> None:
+        contract = Contract.load(run / "contract.json")
+        make_bundle(run / "model.keras", contract, evidence(reference, frames), folder, Export(), {})
+
+    return made
 
 
 @pytest.mark.usefixtures("converted")
 def test_beyond_the_bound_export_fails_and_leaves_nothing(
-    run: Path, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path
+    attempt: Any, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     wrong = Predictor.over(Shifted(keras.backend, 0.5), keras.contract)
     folder = tmp_path / "export" / "tflite_float32"
     with pytest.raises(ExportError, match=r"validation pixels are decided otherwise.*limit 1e-05"):
-        attempt(run, wrong, frames, folder)
+        attempt(wrong, frames, folder)
     assert list(folder.parent.iterdir()) == []
 
 
 @pytest.mark.usefixtures("converted")
 def test_a_failed_export_leaves_the_older_bundle_as_it_was(
-    run: Path, keras: Predictor, frames: list[dict[str, np.ndarray]], own_bundle: Path
+    attempt: Any, keras: Predictor, frames: list[dict[str, np.ndarray]], own_bundle: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in own_bundle.iterdir()}
     with pytest.raises(ExportError):
-        attempt(run, Predictor.over(Shifted(keras.backend, 0.5), keras.contract), frames, own_bundle)
+        attempt(Predictor.over(Shifted(keras.backend, 0.5), keras.contract), frames, own_bundle)
     assert {path.name: path.read_bytes() for path in own_bundle.iterdir()} == before
     assert [path.name for path in own_bundle.parent.iterdir()] == [own_bundle.name]
 
 
 @pytest.mark.usefixtures("converted")
 def test_an_export_replaces_an_older_bundle_whole(
-    run: Path, keras: Predictor, frames: list[dict[str, np.ndarray]], own_bundle: Path
+    attempt: Any, keras: Predictor, frames: list[dict[str, np.ndarray]], own_bundle: Path
 ) -> None:
     (own_bundle / "stale.txt").write_text("old")
-    attempt(run, keras, frames, own_bundle)
+    attempt(keras, frames, own_bundle)
     assert not (own_bundle / "stale.txt").exists()
     assert [path.name for path in own_bundle.parent.iterdir()] == [own_bundle.name]
     Predictor(own_bundle)
@@ -161,18 +172,18 @@ def test_an_export_replaces_an_older_bundle_whole(
 
 @pytest.mark.usefixtures("converted")
 def test_nan_outputs_cannot_pass(
-    run: Path, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path
+    attempt: Any, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     from leakdet_tf.core.errors import ContractError
 
     with pytest.raises(ContractError, match="NaN"):
-        attempt(run, Predictor.over(Shifted(keras.backend, float("nan")), keras.contract), frames, tmp_path / "x")
+        attempt(Predictor.over(Shifted(keras.backend, float("nan")), keras.contract), frames, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_pictures_no_bundle(run: Path, keras: Predictor, tmp_path: Path) -> None:
+def test_no_pictures_no_bundle(attempt: Any, keras: Predictor, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no validation pictures"):
-        attempt(run, keras, [], tmp_path / "x")
+        attempt(keras, [], tmp_path / "x")
 
 
 def test_a_model_that_cannot_be_converted_is_one_line(run: Path, tmp_path: Path) -> None:
@@ -186,14 +197,14 @@ def test_a_model_that_cannot_be_converted_is_one_line(run: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("converted")
 def test_a_disk_that_cannot_be_written_is_one_line(
-    run: Path, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attempt: Any, keras: Predictor, frames: list[dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("leakdet_tf.export.bundle.write_json", full)
     with pytest.raises(ExportError, match="No space left"):
-        attempt(run, keras, frames, tmp_path / "export" / "tflite_float32")
+        attempt(keras, frames, tmp_path / "export" / "tflite_float32")
     assert list((tmp_path / "export").iterdir()) == []
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ExportError
+from leakdet_tf.core.errors import BundleError, ExportError, LeakdetError
+from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor
 from leakdet_tf.export import onnx
+from leakdet_tf.export.bundle import Metric
+from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.export import export
+from leakdet_tf.jobs.gate import calibration_of, drawn_from, metric_of
 from leakdet_tf.jobs.predict import predict
+from leakdet_tf.jobs.runs import open_model
 
 BOTH = ["export.formats=['tflite_float32', 'onnx_float32']"]
 
@@ -36,12 +45,108 @@ def own(run: Path, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_a_line_tells_each_format_s_size_and_parity(own: Path, lines: list[str]) -> None:
+def test_a_table_tells_each_format_s_size_parity_and_figure(own: Path, lines: list[str]) -> None:
+    (head,) = [line for line in lines if "outputs within" in line]
+    assert all(name in head for name in ("MB", "p50 ms", "changed", "mean_iou", "points lost"))
+    (keras,) = [line for line in lines if line.startswith("keras ")]
     for name, file in (("tflite_float32", "model.tflite"), ("onnx_float32", "model.onnx")):
-        (line,) = [line for line in lines if line.startswith(f"{name}: ")]
-        size = (own / "export" / name / file).stat().st_size
-        assert f"{size / 1e6:.1f} MB; 0 of {6 * 64 * 64} validation pixels decided otherwise (limit 1e-05)" in line
-        assert "outputs within " in line
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert f" {(own / 'export' / name / file).stat().st_size / 1e6:.2f} " in line
+        assert f"0 of {6 * 64 * 64} pixels" in line
+        card = Predictor(own / "export" / name).card
+        figure = card["gate"]["metric"]
+        assert figure["name"] == "mean_iou"
+        assert f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]" in line
+        assert f"{card['gate']['keras']['value']:.4f}" in keras
+        assert card["gate"]["drop"] == pytest.approx(0, abs=1e-6)
+
+
+def test_calibration_pictures_are_training_ones_and_black_and_white(own: Path) -> None:
+    opened = open_model(own)
+    settings = load(own / "experiment.toml", ["export.calibration=5"])
+    items = find_splits(settings.data)["train"]
+    made = calibration_of(opened.predictor, settings, items, own / "calibration.npz")
+    (pictures,) = np.load(made.path).values()
+    assert pictures.shape == (7, 64, 64, 3)
+    assert pictures.dtype == np.uint8
+    assert (pictures[-2] == 0).all()
+    assert (pictures[-1] == 255).all()
+    prepared = [opened.predictor.prepare(sample.images)[0]["image"].tobytes() for sample in samples(settings, items)]
+    places = [prepared.index(one.tobytes()) for one in pictures[:5]]
+    assert len(set(places)) == 5
+    assert made.to_dict() == {
+        "split": "train", "pictures": 5, "black_and_white": 2,
+        "sha256": hashlib.sha256(made.path.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    again = calibration_of(opened.predictor, settings, items, own / "again.npz")
+    np.testing.assert_array_equal(next(iter(np.load(again.path).values())), pictures)
+
+
+def test_pictures_are_drawn_from_all_over_a_split() -> None:
+    items: Any = list(range(300))
+    drawn: Any = drawn_from(items, 60, seed=4)
+    assert len(set(drawn)) == 60
+    assert drawn == sorted(drawn) == drawn_from(items, 60, seed=4) != drawn_from(items, 60, seed=5)
+    assert max(np.bincount(np.array(drawn) // 100)) < 35, "no third of the split has more than its share"
+    assert drawn_from(items[:5], 60, seed=4) == items[:5]
+
+
+def test_a_reduced_format_that_loses_too_much_is_refused_and_the_others_are_made(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "own"))
+    shutil.rmtree(folder / "export")
+    right = metric_of
+
+    def falling(predictor: Predictor, *rest: Any) -> Metric:
+        found = right(predictor, *rest)
+        lower = type(predictor.backend).__name__ == "LiteRTBackend"
+        return replace(found, value=found.value - 0.02 * lower)
+
+    monkeypatch.setattr("leakdet_tf.jobs.export.metric_of", falling)
+    lines: list[str] = []
+    both = ["export.formats=['tflite_float16', 'onnx_float32']", "export.max_drop=0.005"]
+    with pytest.raises(ExportError, match=r"tflite_float16: \d\.\d\d points .*limits 0\.5,.*\(tflite_float16 refused"):
+        export(str(folder), overrides=both, log=lines.append)
+    assert [path.name for path in (folder / "export").iterdir()] == ["onnx_float32"]
+    Predictor(folder / "export" / "onnx_float32")
+    (line,) = [line for line in lines if line.startswith("tflite_float16 ")]
+    assert line.split() == ["tflite_float16", "refused"]
+
+
+def test_a_bundle_for_tensorrt_waits_for_its_engine(own: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "own"))
+    (made,) = export(str(folder), overrides=["export.formats=['tensorrt']", "export.calibration=3"], log=lambda _: None)
+    names = {path.name for path in made.folder.iterdir()}
+    assert names == {"model.onnx", "contract.json", "golden.npz", "card.json", "calibration.npz", "SHA256SUMS"}
+    assert np.load(made.folder / "calibration.npz")["image"].shape == (5, 64, 64, 3)
+    with pytest.raises(LeakdetError) as caught:
+        Predictor(made.folder)
+    assert "tensorrt" in str(caught.value).lower()
+    assert "\n" not in str(caught.value)
+
+
+def test_signed_bundles_are_trusted_by_their_key_alone(own: Path, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    keys = [Ed25519PrivateKey.generate() for _ in range(2)]
+    (tmp_path / "maker.key").write_bytes(
+        keys[0].private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    first, second = (
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        for key in keys
+    )
+    folder = Path(shutil.copytree(own, tmp_path / "own"))
+    (made,) = export(str(folder), overrides=[f"export.key={tmp_path / 'maker.key'}"], log=lambda _: None)
+    Predictor(made.folder, trusted=first)
+    with pytest.raises(BundleError, match="not signed by the trusted key"):
+        Predictor(made.folder, trusted=second)
+    with pytest.raises(LeakdetError, match="absent"):
+        export(str(folder), overrides=[f"export.key={tmp_path / 'absent.key'}"], log=lambda _: None)
 
 
 def test_both_bundles_share_the_run_s_contract_and_answer_alike(own: Path) -> None:
