@@ -1,0 +1,102 @@
+"""What a machine tells of itself, read from trees that look like a Pi's, a Jetson's and one that tells nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from leakdet_tf.edge import machine
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(text.encode())
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> Path:
+    write(tmp_path, "proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\x00")
+    core = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n\n"
+    write(tmp_path, "proc/cpuinfo", "".join(core.format(number) for number in range(4)))
+    write(tmp_path, "proc/meminfo", "MemTotal:        8254976 kB\nMemFree:           1000 kB\n")
+    write(tmp_path, "etc/os-release", 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
+    write(tmp_path, "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "61850\n")
+    for number, clock in enumerate((2400000, 2400000, 1500000, 1500000)):
+        folder = f"sys/devices/system/cpu/cpu{number}/cpufreq"
+        write(tmp_path, f"{folder}/scaling_cur_freq", f"{clock}\n")
+        write(tmp_path, f"{folder}/cpuinfo_max_freq", "2400000\n")
+        write(tmp_path, f"{folder}/scaling_governor", "ondemand\n")
+    return tmp_path
+
+
+def program(folder: Path, text: str) -> None:
+    write(folder, "bin/vcgencmd", f"#!/bin/sh\n{text}\n")
+    (folder / "bin" / "vcgencmd").chmod(0o755)
+
+
+def test_a_pi_s_facts(pi: Path) -> None:
+    found = machine.facts(pi)
+    assert found["board"] == "Raspberry Pi 5 Model B Rev 1.0"
+    assert found["cpu"] == "implementer 0x41, part 0xd0b"
+    assert found["governor"] == "ondemand"
+    assert found["max_mhz"] == pytest.approx(2400)
+    assert found["memory_mb"] == 8254976 // 1024
+    assert found["system"] == "Debian GNU/Linux 13 (trixie)"
+    assert found["packages"]["numpy"]
+    assert found["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_temperature_clock_and_throttling(pi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, 'test "$1" = get_throttled && echo throttled=0x50004')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    found = machine.sensors(pi)
+    assert found["temp_c"] == pytest.approx(61.85)
+    assert found["mhz"] == pytest.approx(1950)
+    assert found["throttled"] == 0x50004
+    assert machine.throttle_words(0x50004) == ["throttled", "under-voltage since boot", "throttled since boot"]
+    assert machine.throttle_words(0) == []
+
+
+@pytest.mark.parametrize("text", ["exit 1", "echo VCHI initialization failed", "echo throttled=no"])
+def test_a_program_that_does_not_answer_tells_nothing(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, text)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert machine.throttled() is None
+
+
+def test_zones_that_tell_nonsense_or_nothing_are_left_out(tmp_path: Path) -> None:
+    """A Jetson has many zones: of one name, switched off, or at a number that stands for no reading."""
+    zones = {"cpu-thermal": "55500", "gpu-thermal": "-256000", "tj-thermal": "nan", "soc0-thermal": "70000"}
+    for number, (name, temperature) in enumerate(zones.items()):
+        write(tmp_path, f"sys/class/thermal/thermal_zone{number}/type", name)
+        write(tmp_path, f"sys/class/thermal/thermal_zone{number}/temp", temperature)
+    write(tmp_path, "sys/class/thermal/thermal_zone4/type", "cpu-thermal")
+    write(tmp_path, "sys/class/thermal/thermal_zone4/temp", "57000")
+    (tmp_path / "sys/class/thermal/thermal_zone5/temp").mkdir(parents=True)
+    assert machine.temperatures(tmp_path) == {"cpu-thermal": 55.5, "soc0-thermal": 70.0, "cpu-thermal 4": 57.0}
+    assert machine.sensors(tmp_path)["temp_c"] == 57.0, "of the CPU's zones the hottest"
+
+
+def test_without_a_zone_of_the_cpu_the_hottest_counts(tmp_path: Path) -> None:
+    for number, temperature in enumerate(("40000", "41000")):
+        write(tmp_path, f"sys/class/thermal/thermal_zone{number}/temp", temperature)
+    assert machine.sensors(tmp_path)["temp_c"] == 41.0
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    assert machine.sensors(tmp_path) == {"temp_c": None, "temps_c": {}, "mhz": None, "throttled": None}
+    found = machine.facts(tmp_path)
+    assert (found["board"], found["cpu"], found["governor"], found["memory_mb"]) == (None, None, None, None)
+    assert machine.resident(tmp_path) is None
+
+
+def test_memory_is_the_program_s_own(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/status", "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t   60 kB\nVmRSS:\t   50 kB\n")
+    assert machine.resident(tmp_path) == (50 * 1024, 60 * 1024)
+    now, peak = machine.resident() or (0, 0)
+    assert 10_000_000 < now <= peak
