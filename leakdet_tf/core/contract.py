@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -116,7 +117,7 @@ class Contract:
         """The input in whose pixels answers are given: the first."""
         return next(iter(self.inputs))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """First 16 hex digits of the SHA-256 of the JSON; the order of inputs counts, because the first is primary."""
         return sha256_bytes(json.dumps(self.to_dict()).encode())[:16]

@@ -6,6 +6,7 @@
 
 from leakdet_tf.edge.backends.protocol import Backend
 from leakdet_tf.edge.bundle import Bundle, open_bundle
+from leakdet_tf.edge.counters import Latency, Stats
 from leakdet_tf.edge.predictor import Predictor
 
-__all__ = ["Backend", "Bundle", "Predictor", "open_bundle"]
+__all__ = ["Backend", "Bundle", "Latency", "Predictor", "Stats", "open_bundle"]

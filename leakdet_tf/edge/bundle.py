@@ -54,14 +54,24 @@ class Bundle:
         return float(self.card["golden"]["tolerance"])
 
 
-def open_bundle(folder: str | Path) -> Bundle:
+def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None) -> Bundle:
     """Read a bundle's folder; every byte is hashed before any parser but that of ``SHA256SUMS`` sees it.
 
+    Args:
+        folder: an export's folder.
+        trusted: the public key, in PEM, whose certificate of these files is asked for: see
+            :mod:`~leakdet_tf.edge.trust`. With None any bundle that is whole is taken.
+
     Raises:
-        BundleError: not a bundle, a file is missing or changed, or the card or golden frames are malformed.
+        BundleError: not a bundle, a file is missing or changed, or the card or golden frames are malformed; with
+            ``trusted`` also what that key did not sign.
     """
     folder = Path(folder)
-    sums = _sums(folder)
+    sums = read_sums(folder)
+    if trusted is not None:
+        from leakdet_tf.edge.trust import check
+
+        check(folder, sums, trusted)
     models = [name for name in MODELS if name in sums]
     missing = [name for name in (CONTRACT, GOLDEN, CARD) if name not in sums]
     if missing or len(models) != 1:
@@ -78,7 +88,12 @@ def open_bundle(folder: str | Path) -> Bundle:
     return Bundle(folder, models[0], content[models[0]], contract, card, golden)
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def read_sums(folder: Path) -> dict[str, str]:
+    """Hex SHA-256 by name of file, as the folder's ``SHA256SUMS`` says.
+
+    Raises:
+        BundleError: there is none, or a line of it is malformed.
+    """
     path = folder / SUMS
     try:
         text = path.read_bytes().decode("ascii")

@@ -49,6 +49,19 @@ def test_one_flipped_bit_is_refused_before_parsing(own_bundle: Path, name: str, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_bundle_is_refused_before_parsing(
+    own_bundle: Path, small_bundle: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    Predictor(small_bundle)
+    other = (small_bundle / name).read_bytes()
+    assert other != (own_bundle / name).read_bytes()
+    (own_bundle / name).write_bytes(other)
+    request.getfixturevalue("no_parser")
+    with pytest.raises(BundleError, match="SHA-256 is not the one"):
+        Predictor(own_bundle)
+
+
 @pytest.mark.usefixtures("no_parser")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("keep", [0.0, 0.5])

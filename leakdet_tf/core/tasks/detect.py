@@ -124,7 +124,7 @@ def candidates(array: npt.NDArray[Any], contract: Contract) -> tuple[Floats, Flo
     raw = contract.outputs == "raw"
     first = 4 * BINS if raw else 4
     classes = array[:, first:]
-    best = classes[:, 0] if classes.shape[1] == 1 else classes.max(axis=1)
+    best = np.ascontiguousarray(classes.T).max(axis=0)  # long rows, as in distances()
     keep = np.flatnonzero(best >= (_logit(contract.threshold) if raw else contract.threshold))
     if len(keep) > CANDIDATES:
         keep = np.sort(keep[np.argsort(-best[keep], kind="stable")[:CANDIDATES]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ _REMEDY = "export the model anew"
 
 
 class LiteRTBackend:
-    """A TFLite model of batch 1 on the CPU (XNNPACK).
+    """A TFLite model of batch 1 on the CPU (XNNPACK). Callers from several threads wait for each other.
 
     Args:
         model: content of the ``.tflite`` file. Check its hash first: the parser trusts it.
@@ -43,6 +44,7 @@ class LiteRTBackend:
             runner = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"model.tflite: the runtime refuses it ({error})", remedy=_REMEDY) from error
+        self._lock = Lock()  # the interpreter holds one picture
         self._inputs: dict[str, int] = {}
         details = runner.get_input_details()
         if set(details) != set(contract.inputs):
@@ -62,7 +64,8 @@ class LiteRTBackend:
 
     def run(self, inputs: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
         """One picture: (h, w, C) raw pixels by input name → float32 outputs by name, without a batch axis."""
-        for name, index in self._inputs.items():
-            self._interpreter.set_tensor(index, inputs[name][None])
-        self._interpreter.invoke()
-        return {name: self._interpreter.get_tensor(index)[0] for name, index in self._outputs.items()}
+        with self._lock:
+            for name, index in self._inputs.items():
+                self._interpreter.set_tensor(index, inputs[name][None])
+            self._interpreter.invoke()
+            return {name: self._interpreter.get_tensor(index)[0] for name, index in self._outputs.items()}
