@@ -6,6 +6,8 @@ LOCK := constraints/$(VERSION).txt
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests run in so many processes, a file in one of them.
+JOBS ?= 2
 
 .PHONY: fit test test-slow test-diffusion check docs bench lock clean
 
@@ -13,7 +15,7 @@ fit: $(VENV)/train.stamp
 	$(BIN)/leakdet-tf fit experiments/gas_unet.toml $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow $(ARGS)
