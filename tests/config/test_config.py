@@ -381,7 +381,8 @@ def test_the_reference_page_is_that_of_the_schema() -> None:
         "run: python -m leakdet_tf.config.reference > docs/experiment-file.md"
     )
     assert "| `data.inputs.*.size` | list of 2 integers ≥ 1, ≤ 8192 | required | " in page()
-    assert '| `export.formats` | list of `"tflite_float32"` or `"onnx_float32"` | `["tflite_float32"]` | ' in page()
+    assert '| `export.formats` | list of `"tflite_float32"` or `"tflite_float16"` or ' in page()
+    assert '`"tensorrt"` | `["tflite_float32"]` | ' in page()
 
 
 def test_reading_an_experiment_imports_no_trainer() -> None:
