@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from leakdet_tf.analysis.tables import REMEDY
 from leakdet_tf.core.errors import DataError
 
 
-class Answered:
+class Answered(ABC):
     """Base of frozen dataclasses with these fields, one entry a picture but for ``classes``.
 
     ``sources`` name where each picture comes from, one for all when left out. Pictures of one ``group``, such as crops
@@ -46,8 +47,9 @@ class Answered:
                 return f"{len(getattr(self, name))} {name} for {number} pictures"
         return ""
 
+    @abstractmethod
     def _odd(self) -> str:
-        raise NotImplementedError
+        """What is wrong with the rest, in words, or ""."""
 
     @property
     def repeats(self) -> bool:

@@ -88,7 +88,9 @@ def compare(pairs: Iterable[Pair], contract: Contract, precision: str) -> Agreem
         first, second = next(iter(kept.values())), answered[next(iter(kept))]
         if contract.task == "detect":
             both = [detect.decode(array, contract, geometry) for array in (first, second)]
-            counts = _boxes(both[0], both[1], contract, limit, geometry)
+            total, odd = box_changes(both[0], both[1], limit, geometry)
+            clear = odd - np.float32(contract.threshold) > limit.margin
+            counts = total, len(odd), int(clear.sum())
         else:
             counts = _decisions(first, second, contract, limit)
         # rows of final boxes have no places of their own: their differences say nothing
@@ -142,12 +144,12 @@ def _decisions(
     return labels.size, int(other.sum()), int(clear.sum())
 
 
-def _boxes(first: Boxes, second: Boxes, contract: Contract, limit: Limit, geometry: Geometry) -> tuple[int, int, int]:
+def box_changes(first: Boxes, second: Boxes, limit: Limit, geometry: Geometry) -> tuple[int, npt.NDArray[np.float32]]:
+    """How many boxes either gives of a picture, one that both give counted once, and the scores of those that only one
+    gives: lost, new, elsewhere or of another class."""
     scale = max(a / b for a, b in zip(geometry.source, geometry.inner, strict=True))
     lost, new = (_alone(*both, limit.iou, limit.px * scale) for both in ((first, second), (second, first)))
-    scores = np.concatenate([first.scores[lost], second.scores[new]])
-    clear = scores - np.float32(contract.threshold) > limit.margin
-    return len(first) + int(new.sum()), len(scores), int(clear.sum())
+    return len(first) + int(new.sum()), np.concatenate([first.scores[lost], second.scores[new]])
 
 
 def _alone(first: Boxes, second: Boxes, iou: float, px: float) -> npt.NDArray[np.bool_]:

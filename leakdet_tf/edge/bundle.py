@@ -39,7 +39,7 @@ class GoldenFrame:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Everything in a bundle's folder, as bytes that have been checked against ``SHA256SUMS``."""
+    """Everything in a bundle's folder, as bytes that have been checked against ``SHA256SUMS``, which ``sums`` holds."""
 
     folder: Path
     model_file: str
@@ -47,6 +47,7 @@ class Bundle:
     contract: Contract
     card: dict[str, Any]
     golden: list[GoldenFrame]
+    sums: dict[str, str]
 
     @property
     def golden_tolerance(self) -> float:
@@ -85,7 +86,7 @@ def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None
         raise BundleError(f"{folder / CARD}: malformed ({error})", remedy=_AGAIN) from error
     contract = Contract.from_bytes(content[CONTRACT], where=str(folder / CONTRACT))
     golden = read_golden(content[GOLDEN], where=str(folder / GOLDEN))
-    return Bundle(folder, models[0], content[models[0]], contract, card, golden)
+    return Bundle(folder, models[0], content[models[0]], contract, card, golden, sums)
 
 
 def read_sums(folder: Path) -> dict[str, str]:

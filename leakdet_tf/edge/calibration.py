@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,23 +46,38 @@ def read_pictures(path: Path, digest: str, contract: Contract) -> Pictures:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy="copy the bundle again") from error
     if sha256_bytes(data) != digest:
         raise BundleError(f"{path}: its SHA-256 is not the one listed: changed or damaged", remedy="copy it again")
+    pictures = Pictures(parsed(data, contract, where=str(path)))
+    if not pictures.number:
+        raise BundleError(f"{path}: holds no picture", remedy=_REMEDY)
+    return pictures
+
+
+def parsed(data: bytes, contract: Contract, *, where: str) -> dict[str, Pixels]:
+    """Pictures (N, h, w, C) by input name from the bytes of an ``.npz``, N the same for all and perhaps 0.
+
+    Raises:
+        BundleError: they are malformed, or not what the contract takes.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: malformed ({error})", remedy=_REMEDY) from error
+    except (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{where}: calibration pictures cannot be read ({error})", remedy=_REMEDY) from error
     if set(arrays) != set(contract.inputs):
-        raise BundleError(f"{path}: holds {sorted(arrays)}, the contract {sorted(contract.inputs)}", remedy=_REMEDY)
+        raise BundleError(
+            f"{where}: holds {sorted(arrays)}, the contract says {sorted(contract.inputs)}", remedy=_REMEDY
+        )
     for name, spec in contract.inputs.items():
         found = arrays[name]
-        if found.ndim != 4 or found.shape[1:] != spec.shape or found.dtype != spec.dtype or not len(found):
+        if found.ndim != 4 or found.shape[1:] != spec.shape or found.dtype != spec.dtype:
             raise BundleError(
-                f"{path}: '{name}' is {found.dtype} {found.shape}, the contract says {spec.dtype} {('N', *spec.shape)}",
+                f"{where}: '{name}' is {found.dtype} {found.shape}, "
+                f"the contract says {spec.dtype} {('N', *spec.shape)}",
                 remedy=_REMEDY,
             )
     if len({len(array) for array in arrays.values()}) != 1:
-        raise BundleError(f"{path}: its inputs differ in the number of pictures", remedy=_REMEDY)
-    return Pictures(arrays)
+        raise BundleError(f"{where}: its inputs differ in the number of pictures", remedy=_REMEDY)
+    return arrays
 
 
 def calibrator(trt: Any, pictures: Pictures) -> Any:

@@ -37,7 +37,7 @@ from leakdet_tf.edge.agreement import Agreement, compare, objection
 from leakdet_tf.edge.backends.cuda import Cuda
 from leakdet_tf.edge.backends.protocol import Backend
 from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, taken, version
-from leakdet_tf.edge.bundle import GOLDEN, SUMS, Bundle, GoldenFrame, open_bundle, read_sums
+from leakdet_tf.edge.bundle import GOLDEN, SUMS, Bundle, GoldenFrame, open_bundle
 from leakdet_tf.edge.calibration import CALIBRATION, Pictures, calibrator, read_pictures
 from leakdet_tf.edge.engines import Engine, Key
 from leakdet_tf.edge.golden import gap
@@ -195,7 +195,7 @@ def _right_kind(bundle: Bundle) -> None:
 
 
 def _key(bundle: Bundle, settings: Settings, trt: Any) -> Key:
-    sums, gpu = read_sums(bundle.folder), Cuda().gpu()
+    sums, gpu = bundle.sums, Cuda().gpu()
     return Key(
         model_sha256=sha256_bytes(bundle.model),
         contract=bundle.contract.id,
@@ -234,13 +234,12 @@ def _pictures(bundle: Bundle, settings: Settings, major: int) -> Pictures | None
             f"TensorRT {major} does not calibrate: it takes int8 from a graph that is quantized",
             remedy="export the model quantized, or use TensorRT 10, which every JetPack so far has",
         )
-    sums = read_sums(bundle.folder)
-    if CALIBRATION not in sums:
+    if CALIBRATION not in bundle.sums:
         raise BundleError(
             f"{bundle.folder / SUMS}: does not list {CALIBRATION}, and int8 without calibration pictures is guesswork",
             remedy="export the bundle with calibration pictures, or build it with --precision float16",
         )
-    return read_pictures(bundle.folder / CALIBRATION, sums[CALIBRATION], bundle.contract)
+    return read_pictures(bundle.folder / CALIBRATION, bundle.sums[CALIBRATION], bundle.contract)
 
 
 def _kept(folder: Path, key: Key, log: Log) -> Engine | None:

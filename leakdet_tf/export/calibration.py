@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ExportError
+from leakdet_tf.core.errors import BundleError, ExportError
+from leakdet_tf.edge.calibration import parsed
 
 
 def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
@@ -25,16 +23,11 @@ def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
             and the highest value, so that brighter ones would clip on the device.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
-            frames = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile, zlib.error) as error:
+        frames = parsed(path.read_bytes(), contract, where=str(path))
+    except OSError as error:
         raise ExportError(f"{path}: calibration pictures cannot be read ({error})", remedy="make them anew") from error
-    expected = {name: (spec.dtype, spec.shape) for name, spec in contract.inputs.items()}
-    found = {name: (str(array.dtype), array.shape[1:]) for name, array in frames.items()}
-    if found != expected:
-        raise ExportError(f"{path}: calibration pictures are {found}, the contract says {expected}")
-    if len({len(array) for array in frames.values()}) != 1:
-        raise ExportError(f"{path}: its inputs have unequal numbers of calibration pictures", remedy="make them anew")
+    except BundleError as error:
+        raise ExportError(error.args[0], remedy="make them anew") from error
     for name, array in frames.items():
         top = np.iinfo(array.dtype).max
         if not (array.size and array.min() == 0 and array.max() == top):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import IGNORE, Boxes
 from leakdet_tf.core.tasks import detect, task_of
+from leakdet_tf.edge.agreement import LIMITS, box_changes
 from leakdet_tf.edge.golden import SAME_IOU, SAME_PX, pairs
 from leakdet_tf.edge.predictor import Predictor
 
@@ -49,15 +50,25 @@ class Parity:
         return {**asdict(self), "changed_share": self.changed_share}
 
 
-def unit_of(contract: Contract) -> str:
-    """What an exported file of this contract decides."""
-    return "boxes" if contract.outputs == "final" else UNITS[contract.task]
+def unit_of(contract: Contract, *, exact: bool = True) -> str:
+    """What is counted of an exported file of this contract: see :func:`compare`."""
+    boxes = contract.outputs == "final" or (contract.task == "detect" and not exact)
+    return "boxes" if boxes else UNITS[contract.task]
 
 
-def compare(reference: Predictor, exported: Predictor, frames: Iterable[dict[str, Pixels]]) -> Parity:
+def compare(
+    reference: Predictor, exported: Predictor, frames: Iterable[dict[str, Pixels]], *, exact: bool = True
+) -> Parity:
     """Answer every frame with both, and count.
 
     Where the exported graph does some of the decoding itself (``outputs``), the reference's is done in NumPy.
+
+    Args:
+        reference: the model.
+        exported: its file.
+        frames: original pictures, raw pixels by input name.
+        exact: whether the file should compute the same. A detector's that computes otherwise is told by the boxes that
+            a user sees, which may move a little (``LIMITS["int8"]``): of its anchors nearly all show nothing.
 
     Raises:
         ContractError: an output is not finite, or not of the shape that the exported file's contract says.
@@ -66,11 +77,18 @@ def compare(reference: Predictor, exported: Predictor, frames: Iterable[dict[str
     for images in frames:
         inputs, geometry = reference.prepare(images)
         ours, theirs = (next(iter(p.backend.run(inputs).values())) for p in (reference, exported))
-        if exported.contract.outputs == "final":
-            first = detect.decode(ours, reference.contract, geometry)
-            seen.append(_boxes(first, detect.decode(theirs, exported.contract, geometry), exported.contract))
+        contract, shown = exported.contract, None
+        if contract.outputs == "final" or (contract.task == "detect" and not exact):
+            shown = detect.decode(ours, reference.contract, geometry), detect.decode(theirs, contract, geometry)
+        if shown and contract.outputs == "final":
+            one = _boxes(*shown, contract)
         else:
-            seen.append(_arrays(_as_exported(ours, reference.contract, exported.contract), theirs, exported.contract))
+            one = _arrays(_as_exported(ours, reference.contract, contract), theirs, contract)
+        if shown and not exact:
+            total, odd = box_changes(*shown, LIMITS["int8"], geometry)
+            margin = float((odd - np.float32(contract.threshold)).max(initial=0))
+            one = replace(one, decisions=total, changed=len(odd), max_margin=margin)
+        seen.append(one)
     return Parity(
         pictures=len(seen),
         decisions=sum(one.decisions for one in seen),

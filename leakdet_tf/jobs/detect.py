@@ -32,18 +32,21 @@ THRESHOLD = "threshold.json"
 _USUAL = Contract.threshold  # what a contract has before anything was chosen
 
 
-def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "") -> Answers:
-    """A detector's boxes on items, also doubtful ones, with truth, sources and groups.
+def answer(
+    predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "", asked: Contract | None = None
+) -> Answers:
+    """A detector's boxes on items, with truth, sources and groups: doubtful ones too, unless ``asked`` is the contract
+    that says which.
 
     Raises:
         DataError: there are no items, or one cannot be read.
     """
     if not items:
         raise DataError("there are no pictures to evaluate on", remedy="check data.root and the split's name")
-    asked = Predictor.over(predictor.backend, measuring(predictor.contract))
+    asking = Predictor.over(predictor.backend, asked or measuring(predictor.contract))
     truths, found = [], []
     for sample in track(samples(settings, items), f"answering {kind}".strip(), len(items)):
-        found.append(asked.predict(sample.images))
+        found.append(asking.predict(sample.images))
         truths.append(replace(sample, images={name: image[:1, :1] for name, image in sample.images.items()}))
     return answers_of(truths, found, sources=tuple(item.source for item in items), groups=groups_of(settings, items))
 

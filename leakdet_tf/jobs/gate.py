@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from leakdet_tf.analysis import classification, evaluate
-from leakdet_tf.analysis.intervals import Bounded, bounded
+from leakdet_tf.analysis.intervals import Bounded, bounded, cell
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.files import whole_file
@@ -35,7 +36,7 @@ class Frames(Sequence[dict[str, Pixels]]):
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
-            return [self[i] for i in range(len(self))[place]]
+            return Frames(self._settings, self._items[place])
         return next(iter(samples(self._settings, [self._items[place]]))).images
 
 
@@ -67,7 +68,10 @@ def _measured(predictor: Predictor, settings: Experiment, items: Sequence[Item])
         from leakdet_tf.analysis import box_metrics
         from leakdet_tf.jobs.detect import answer as boxes
 
-        return box_metrics.measure(boxes(predictor, settings, items), how, seed=seed, threshold=contract.threshold)
+        # a final file has cut off what is below its threshold: the model is held to it with no more boxes than that
+        asked = contract if settings.export.outputs == "final" else None
+        given_boxes = boxes(predictor, settings, items, asked=asked)
+        return box_metrics.measure(given_boxes, how, seed=seed, threshold=contract.threshold)
     labelling = labelling_of(settings.data, settings.task.classes)
     return evaluate.measure(predictor, samples(settings, items), how, seed=seed, labelling=labelling)
 
@@ -98,13 +102,8 @@ def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[I
 
 def table(made: Sequence[Exported], keras: Metric, refused: Sequence[str]) -> list[str]:
     """Every format in a line: size, latency here on one thread, differences from the Keras model, and its figure."""
-
-    def cell(metric: Metric) -> str:
-        bounds = "" if metric.low is None or metric.high is None else f" [{metric.low:.4f}, {metric.high:.4f}]"
-        return f"{metric.value:.4f}{bounds}"
-
     head = ["", "MB", "p50 ms", "outputs within", "changed", "margin", keras.name, "points lost", "float layers"]
-    rows = [["keras", "", "", "", "", "", cell(keras), "", ""]]
+    rows = [["keras", "", "", "", "", "", cell(asdict(keras)), "", ""]]
     for one in made:
         parity = one.parity
         rows.append(
@@ -115,7 +114,7 @@ def table(made: Sequence[Exported], keras: Metric, refused: Sequence[str]) -> li
                 f"{parity.max_difference:.1e}",
                 f"{parity.changed} of {parity.decisions} {one.unit}",
                 f"{parity.max_margin:.1e}" if parity.changed else "-",
-                cell(one.metric),
+                cell(asdict(one.metric)),
                 f"{100 * one.drop:.2f}",
                 str(len(one.kept_float)) if one.kept_float else "-",
             ]

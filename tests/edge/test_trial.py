@@ -118,11 +118,14 @@ def test_no_mutated_model_kills_the_parent(small_bundle: Path, tmp_path: Path, s
     assert done.returncode == 0, done.stderr
     told = dict(zip(chosen, json.loads(done.stdout.splitlines()[-1]), strict=True))
     assert all("\n" not in line for line in told.values())
-    for number in fatal:
-        if number in told:
-            assert told[number].startswith(
-                f"{tmp_path / str(number) / 'model.tflite'}: killed its trial process by SIG"
-            )
+    # such a file reads memory that is not its own: what it finds there differs from process to process, so a file that
+    # has killed one may be refused by the next
+    killed = 0
+    for number in set(fatal) & set(told):
+        place = tmp_path / str(number) / "model.tflite"
+        assert told[number] == "passed" or told[number].startswith(f"{place}: ")
+        killed += told[number].startswith(f"{place}: killed its trial process by SIG")
+    assert killed, "no file killed its trial process, so this shows nothing"
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGBUS", "SIGABRT", "SIGKILL"])

@@ -18,7 +18,7 @@ from leakdet_tf.core.errors import ContractError, ExportError
 from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.golden import pairs
 from leakdet_tf.export.bundle import FORMATS, make_bundle, require
-from leakdet_tf.export.parity import compare
+from leakdet_tf.export.parity import compare, unit_of
 
 EXACT = [name for name, form in FORMATS.items() if form.exact and not form.on_device]
 TASKS = ["segment", "classify", "detect", "two inputs"]
@@ -229,6 +229,42 @@ def test_final_parity_counts_each_box_once(tiny: Get, exported: Any) -> None:
     assert (parity.decisions, parity.changed) == (total, gone)
     best = max(float(answer.scores[answer.labels == 0].max(initial=0)) for answer in answers)
     assert parity.max_margin == pytest.approx(best - own.contract.threshold, abs=1e-3)
+
+
+@pytest.mark.parametrize("outputs", ["raw", "final"])
+def test_a_detector_that_computes_otherwise_is_told_by_the_boxes_that_a_user_sees(
+    outputs: str, tiny: Get, exported: Any
+) -> None:
+    """A box that moves by two pixels is the same box to its user; one that is gone is not."""
+    own = tiny("detect")
+    predictor = Predictor(exported("detect", "onnx_float32", outputs))
+    answers = [predictor.predict(images["image"]) for images in own.frames]
+
+    def counted(change: Any) -> tuple[int, int]:
+        wrong = Predictor.over(Changed(predictor.backend, change), predictor.contract)
+        found = compare(own.reference, wrong, own.frames, exact=False)
+        return found.decisions, found.changed
+
+    total, gone = sum(map(len, answers)), sum(int((answer.labels == 0).sum()) for answer in answers)
+    assert 0 < gone < total
+    assert counted(lambda array: array) == (total, 0)
+    decisions, changed = counted(lost)
+    assert decisions - total == changed - gone >= 0  # before suppression, another class may come up where one has gone
+    if outputs == "final":
+        assert (decisions, changed) == (total, gone)
+        assert counted(moved) == (total, 0)
+    assert unit_of(predictor.contract, exact=False) == "boxes"
+
+
+def test_a_quantized_detector_without_boxes_has_nothing_to_compare(
+    tiny: Get, evidence: Any, at_once: None, tmp_path: Path
+) -> None:
+    own = tiny("detect")
+    blind = replace(own.contract, threshold=1.0)
+    made = evidence(Predictor.over(own.reference.backend, blind), own.frames)
+    with pytest.raises(ExportError, match="finds no boxes to compare; train it further or lower its threshold"):
+        make_bundle(own.file, blind, made, tmp_path / "x", Export(), {}, "tflite_float16")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)

@@ -102,7 +102,7 @@ def test_int8_without_pictures_is_refused_in_one_line(device: Any, tmp_path: Pat
 
 
 def test_pictures_that_were_changed_are_refused_before_they_are_parsed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    device: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = open_bundle(bundle)
     path = bundle / "calibration.npz"
@@ -112,6 +112,9 @@ def test_pictures_that_were_changed_are_refused_before_they_are_parsed(
     with pytest.raises(BundleError, match=r"calibration\.npz: its SHA-256"):
         build(bundle, Settings("int8"))
     monkeypatch.setattr("leakdet_tf.edge.calibration.np.load", lambda *_, **__: pytest.fail("parsed"))
+    with pytest.raises(BundleError, match=r"calibration\.npz: its SHA-256"):
+        build(whole, Settings("int8"))
+    device.make.seal(bundle)  # with its sum, as one would who wants them used under a signature that was checked before
     with pytest.raises(BundleError, match=r"calibration\.npz: its SHA-256"):
         build(whole, Settings("int8"))
 
