@@ -37,9 +37,20 @@ class Converter(Protocol):
     """Makes the file ``out`` of a ``.keras`` file and a contract's path."""
 
     def __call__(
-        self, model: Path, contract: Path, out: Path, *, calibration: Path | None = None, keep: Sequence[str] = ()
+        self,
+        model: Path,
+        contract: Path,
+        out: Path,
+        *,
+        calibration: Path | None = None,
+        keep: Sequence[str] = (),
+        memory: Path | None = None,
     ) -> list[Layer]:
-        """The layers that were quantized, most sensitive first; those of ``keep`` stay in float."""
+        """The layers that were quantized, most sensitive first; those of ``keep`` stay in float.
+
+        Of the same model and pictures, ``memory`` is a folder for what a call with another ``keep`` can begin from; it
+        says nothing of the layers again.
+        """
         ...
 
 
@@ -199,7 +210,8 @@ def make_bundle(
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         contract.save(work / CONTRACT)
-        found = _made(model, contract, evidence, work, settings, form)
+        with tempfile.TemporaryDirectory() as memory:
+            found = _made(model, contract, evidence, work, Path(memory), settings, form)
         tried: _Tried = found.tried
         write_bytes(work / kind.file, tried.content)
         kept = _telling(evidence.frames, tried.predictor, settings.golden)
@@ -249,13 +261,15 @@ def make_bundle(
     return Exported(form, folder, size, tried.parity, unit, tried.metric, tried.drop, tried.p50_ms, found.kept)
 
 
-def _made(model: Path, contract: Contract, evidence: Evidence, work: Path, settings: Export, form: str) -> Found:
+def _made(
+    model: Path, contract: Contract, evidence: Evidence, work: Path, memory: Path, settings: Export, form: str
+) -> Found:
     kind = FORMATS[form]
     calibration = evidence.calibration.path if kind.calibrated and evidence.calibration else None
 
     def attempt(keep: tuple[str, ...]) -> tuple[_Tried, list[Layer]]:
         out = work / kind.file
-        layers = kind.convert(model, work / CONTRACT, out, calibration=calibration, keep=keep)
+        layers = kind.convert(model, work / CONTRACT, out, calibration=calibration, keep=keep, memory=memory)
         content = out.read_bytes()
         exported = Predictor.over(open_backend(kind.file, content, contract, threads=os.cpu_count()), contract)
         parity = compare(evidence.reference, exported, evidence.frames, exact=kind.exact)

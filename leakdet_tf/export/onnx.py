@@ -17,7 +17,7 @@ from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.export import child
 from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, simplified
+from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, shortened, simplified
 
 FILE = "model.onnx"
 """The model's name in a bundle."""
@@ -28,6 +28,7 @@ OUTPUT = "output"
 INT8 = "onnx_int8"
 FORMS = ("onnx_float32", INT8)
 """The formats by name."""
+_FLOAT, _RANGES = "float.onnx", "ranges.json"
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 """What the extra ``[onnx]`` brings."""
 
@@ -49,6 +50,7 @@ def convert(
     form: str = "onnx_float32",
     calibration: Path | None = None,
     keep: Sequence[str] = (),
+    memory: Path | None = None,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to ONNX at the contract's input sizes, its graph as ``outputs`` says.
 
@@ -59,9 +61,11 @@ def convert(
         form: ``"onnx_float32"``, or ``"onnx_int8"``: see :mod:`leakdet_tf.export.onnx_int8`.
         calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name: pictures as the model takes them.
         keep: for int8, names of layers that stay in float.
+        memory: for int8, a folder of one model and its calibration pictures. A first call leaves the float32 graph and
+            the ranges of its tensors there; later ones, with other layers in ``keep``, begin from them.
 
     Returns:
-        The layers that were quantized, most sensitive first; empty for float32.
+        The layers that were quantized, most sensitive first; empty for float32, and in later calls with ``memory``.
 
     Raises:
         ExportError: a package of the extra is missing, int8 has no calibration pictures, or the child process failed
@@ -74,21 +78,41 @@ def convert(
         raise ExportError(f"{model}: {form} needs calibration pictures", remedy="give it some of the training split")
     if form != INT8 and keep:
         raise ExportError(f"{model}: every layer of {form} is in float", remedy="leave out the names to keep")
-    options = {"form": form, "calibration": calibration and str(calibration), "keep": list(keep)}
+    options = {
+        "form": form,
+        "calibration": calibration and str(calibration),
+        "keep": list(keep),
+        "memory": memory and str(memory),
+    }
     layers = child.run("leakdet_tf.export.onnx", model, contract, out, to="ONNX", options=options)
     return [Layer(**layer) for layer in layers]
 
 
 def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+    import onnx
+
     from leakdet_tf.export import calibration, onnx_int8
 
-    model = plainly_called(child.load(model_path, contract, batched=True))
-    proto = _traced(model, contract)
+    memory = Path(options["memory"]) if options.get("memory") else None
+    before = memory is not None and (memory / _FLOAT).is_file()
+    if memory is not None and before:
+        proto = onnx.load(memory / _FLOAT, load_external_data=False)
+    else:
+        proto = _traced(plainly_called(child.load(model_path, contract, batched=True)), contract)
+    names = [value.name for value in proto.graph.input]
     layers: list[Layer] = []
     if options["form"] == INT8:
-        path = Path(options["calibration"])
-        proto, layers = onnx_int8.quantized(proto, contract, calibration.read(path, contract), options["keep"])
-    _check(proto, [*(tensor.name for tensor in model.inputs), OUTPUT])
+        frames = calibration.read(Path(options["calibration"]), contract)
+        ranges = memory and memory / _RANGES
+        exact = proto
+        quantized = onnx_int8.quantized(exact, contract, frames, options["keep"], ranges=ranges)
+        if not before:
+            kept = onnx_int8.in_float(onnx_int8.Graph(exact.graph), contract, options["keep"])
+            layers = onnx_int8.errors(exact, quantized, kept, onnx_int8.Pictures(frames, onnx_int8.LOOKED_AT))
+        if memory is not None and not before:
+            write_bytes(memory / _FLOAT, exact.SerializeToString())
+        proto = shortened(quantized)
+    _check(proto, [*names, OUTPUT])
     write_bytes(out, proto.SerializeToString())
     return [asdict(layer) for layer in layers]
 

@@ -31,7 +31,6 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import shortened
 
 LOOKED_AT = 8
 """Calibration pictures, evenly spread, on which the errors of layers are measured; all of them set the ranges."""
@@ -93,15 +92,21 @@ class Graph:
 
 
 def quantized(
-    proto: Any, contract: Contract, frames: dict[str, npt.NDArray[Any]], keep: Sequence[str]
-) -> tuple[Any, list[Layer]]:
-    """An int8 ``onnx.ModelProto`` of a float32 one, and the error of each of its quantized layers.
+    proto: Any,
+    contract: Contract,
+    frames: dict[str, npt.NDArray[Any]],
+    keep: Sequence[str],
+    *,
+    ranges: Path | None = None,
+) -> Any:
+    """An int8 ``onnx.ModelProto`` of a float32 one, its tensors under the names that they have there.
 
     Args:
         proto: simplified, every node with a name of its own.
         contract: of the model.
         frames: calibration pictures by input name, (N, h, w, C).
         keep: names of nodes that stay in float, with the activation behind them, besides those that always do.
+        ranges: a file that keeps the tensors' ranges of this graph and these pictures; read where it is there.
 
     Raises:
         ExportError: a name in ``keep`` is not that of a node, or no layer is left to quantize.
@@ -110,14 +115,7 @@ def quantized(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     graph = Graph(proto.graph)
-    for name in keep:
-        if name not in graph.nodes:
-            raise ExportError(
-                f"no layer of the converted model is called '{name}'", remedy=did_you_mean(name, graph.nodes)
-            )
-    kept = always_float(graph, contract).union(*(_group(graph, name) for name in keep))
-    if graph.weighted <= kept:
-        raise ExportError("with these layers in float nothing is left to quantize", remedy="keep fewer of them")
+    kept = in_float(graph, contract, keep)
     all_bits = [{"quant_type": QuantType.QInt8, "axis": 0, "symmetric": True, "reduce_range": False}]
     whole = {graph.nodes[name].input[1]: all_bits for name in graph.weighted - kept if graph.depthwise(name)}
     with tempfile.TemporaryDirectory() as folder:
@@ -134,13 +132,31 @@ def quantized(
             nodes_to_exclude=sorted(kept),
             calibrate_method=CalibrationMethod.MinMax,
             calibration_providers=["CPUExecutionProvider"],
+            calibration_cache_path=ranges,
             extra_options={"TensorQuantOverrides": whole} if whole else {},
         )
         answer = load(path, load_external_data=False)
     standard = [entry for entry in answer.opset_import if not entry.domain]
     del answer.opset_import[:]
     answer.opset_import.extend(standard)
-    return shortened(answer), errors(proto, answer, kept, Pictures(frames, LOOKED_AT))
+    return answer
+
+
+def in_float(graph: Graph, contract: Contract, keep: Sequence[str]) -> set[str]:
+    """Names of all nodes that are not quantized when those of ``keep`` are not.
+
+    Raises:
+        ExportError: a name in ``keep`` is not that of a node, or no layer is left to quantize.
+    """
+    for name in keep:
+        if name not in graph.nodes:
+            raise ExportError(
+                f"no layer of the converted model is called '{name}'", remedy=did_you_mean(name, graph.nodes)
+            )
+    kept = always_float(graph, contract).union(*(_group(graph, name) for name in keep))
+    if graph.weighted <= kept:
+        raise ExportError("with these layers in float nothing is left to quantize", remedy="keep fewer of them")
+    return kept
 
 
 def always_float(graph: Graph, contract: Contract) -> set[str]:

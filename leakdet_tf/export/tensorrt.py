@@ -11,11 +11,17 @@ from leakdet_tf.export.child import Layer
 
 
 def convert(
-    model: Path, contract: Path, out: Path, *, calibration: Path | None = None, keep: Sequence[str] = ()
+    model: Path,
+    contract: Path,
+    out: Path,
+    *,
+    calibration: Path | None = None,
+    keep: Sequence[str] = (),
+    memory: Path | None = None,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to float32 ONNX and hold its graph against TensorRT's documented operators.
 
-    Neither ``calibration`` nor ``keep`` changes the file: ranges and precisions are chosen on the device.
+    None of ``calibration``, ``keep`` and ``memory`` changes the file: ranges and precisions are chosen on the device.
 
     Raises:
         ExportError: as :func:`leakdet_tf.export.onnx.convert`, or TensorRT does not take the graph.

@@ -35,6 +35,7 @@ def convert(
     form: str = "tflite_float32",
     calibration: Path | None = None,
     keep: Sequence[str] = (),
+    memory: Path | None = None,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to TFLite at the contract's input sizes, its graph as ``outputs`` says.
 
@@ -46,10 +47,12 @@ def convert(
         calibration: for ``tflite_int8``, an ``.npz`` of one array (N, h, w, C) by input name in the contract's dtype,
             frames of the lowest and of the highest value among them.
         keep: for ``tflite_int8``, layers that stay in float, by their names in an earlier result.
+        memory: for ``tflite_int8``, a folder of one model and its calibration pictures. A first call leaves the
+            calibrated graph there; later ones, with other layers in ``keep``, begin from it.
 
     Returns:
-        What :mod:`~leakdet_tf.export.tflite_int8` measured of each quantized layer, most sensitive first; of the other
-        formats nothing.
+        What :mod:`~leakdet_tf.export.tflite_int8` measured of each quantized layer, most sensitive first; nothing of
+        the other formats and in later calls with ``memory``.
 
     Raises:
         ExportError: calibration or a kept layer is missing, unknown, or given to a format that has none; the model
@@ -62,7 +65,12 @@ def convert(
         raise ExportError(f"{form} {told}", remedy="give them to tflite_int8 and to no other TFLite format")
     if keep and form != "tflite_int8":
         raise ExportError(f"{form} quantizes no layer, so none can be kept in float", remedy="leave 'keep' empty")
-    options = {"form": form, "calibration": calibration and str(calibration), "keep": list(keep)}
+    options = {
+        "form": form,
+        "calibration": calibration and str(calibration),
+        "keep": list(keep),
+        "memory": memory and str(memory),
+    }
     found = child.run("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", options=options)
     return [Layer(name, error) for name, error in found]
 
@@ -75,6 +83,10 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
     from leakdet_tf.export import calibration, tflite_int8
 
     form: str = options["form"]
+    memory = Path(options["memory"]) if options.get("memory") else None
+    if memory and (before := tflite_int8.Calibrated.load(memory)):
+        write_bytes(out, before.quantized(options["keep"]))
+        return []
     frames = calibration.read(Path(options["calibration"]), contract) if form == "tflite_int8" else {}
     model = child.load(model_path, contract, batched=False)
     signature = [
@@ -92,7 +104,11 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
         layers: list[Layer] = []
         try:
             if form == "tflite_int8":
-                content, layers = tflite_int8.quantized(converter, model, contract, frames, options["keep"])
+                graph = tflite_int8.calibrated(converter, model, contract, frames)
+                content = graph.quantized(options["keep"])
+                layers = graph.errors(options["keep"], contract, frames)
+                if memory:
+                    graph.save(memory)
             else:
                 content = converter.convert()
         except ConverterError as error:

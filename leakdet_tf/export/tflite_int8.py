@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
+from leakdet_tf.core.files import write_bytes, write_json
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.export.child import Layer
 
@@ -34,7 +37,8 @@ LOOKED_AT = 8
 """Calibration pictures, evenly spread, on which the errors of layers are measured; all of them set the ranges."""
 
 _WEIGHTED = ("conv_2d", "depthwise_conv_2d", "transpose_conv", "fully_connected", "batch_matmul")
-_FLOAT32 = 0  # of the format's tensor types
+_FLOAT32, _INT8 = 0, 9  # of the format's tensor types
+_CALIBRATED, _NAMES = "calibrated.tflite", "calibrated.json"
 
 
 @dataclass(frozen=True)
@@ -47,23 +51,86 @@ class _Node:
     outputs: tuple[int, ...]
 
 
-def quantized(
-    converter: Any, model: Any, contract: Contract, frames: dict[str, npt.NDArray[Any]], keep: Sequence[str]
-) -> tuple[bytes, list[Layer]]:
-    """The content of an int8 file with weights by channel, and the error of each of its quantized layers.
+@dataclass(frozen=True)
+class Calibrated:
+    """A float graph whose tensors have the ranges that pictures gave them: all that files of it are made of.
+
+    ``names`` are those of its layers, ``always`` those of them that eight bits are too few for.
+    """
+
+    content: bytes
+    names: tuple[str, ...]
+    always: tuple[str, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write it, for :meth:`load` in another process."""
+        write_json(folder / _NAMES, {"names": self.names, "always": self.always})
+        write_bytes(folder / _CALIBRATED, self.content)
+
+    @classmethod
+    def load(cls, folder: Path) -> Calibrated | None:
+        """What was saved there, or None."""
+        if not (folder / _CALIBRATED).is_file():
+            return None
+        said = json.loads((folder / _NAMES).read_bytes())
+        return cls((folder / _CALIBRATED).read_bytes(), tuple(said["names"]), tuple(said["always"]))
+
+    def kept(self, keep: Sequence[str]) -> list[str]:
+        """The layers in float: those of ``keep`` and those that always are.
+
+        Raises:
+            ExportError: a name in ``keep`` is not that of a layer.
+        """
+        for name in keep:
+            if name not in self.names:
+                raise ExportError(
+                    f"no layer of the converted model is called '{name}'", remedy=did_you_mean(name, self.names)
+                )
+        return sorted({*keep, *self.always})
+
+    def quantized(self, keep: Sequence[str]) -> bytes:
+        """The content of an int8 file with weights by channel, the layers of ``keep`` in float.
+
+        Raises:
+            ExportError: a name in ``keep`` is not that of a layer, or no layer is left to quantize.
+        """
+        from tensorflow.lite.python.convert import mlir_quantize
+        from tensorflow.lite.tools import flatbuffer_utils
+
+        quantized = mlir_quantize(self.content, denylisted_nodes=self.kept(keep))
+        result = flatbuffer_utils.convert_bytearray_to_object(quantized)
+        if not any(tensor.type == _INT8 and _is_constant(result, tensor) for tensor in result.subgraphs[0].tensors):
+            raise ExportError("with these layers in float nothing is left to quantize", remedy="keep fewer of them")
+        _drop_rounding(result)
+        return bytes(flatbuffer_utils.convert_object_to_bytearray(result))
+
+    def errors(self, keep: Sequence[str], contract: Contract, frames: dict[str, npt.NDArray[Any]]) -> list[Layer]:
+        """The root mean square error of each layer's int8 output in its quantization steps, largest first."""
+        from tensorflow.lite.python.convert import mlir_quantize
+        from tensorflow.lite.tools import flatbuffer_utils
+
+        instrumented = mlir_quantize(self.content, enable_numeric_verify=True, denylisted_nodes=self.kept(keep))
+        content = flatbuffer_utils.convert_bytearray_to_object(self.content)
+        names = {entry.tensorIndex: entry.name.decode() for entry in content.signatureDefs[0].inputs}
+        order = [names[index] for index in content.subgraphs[0].inputs]
+        number = len(frames[contract.primary])
+        looked_at = sorted({int(place) for place in np.linspace(0, number - 1, LOOKED_AT)})
+        return _errors(instrumented, [[one[name] for name in order] for one in _pictures(frames, looked_at)])
+
+
+def calibrated(converter: Any, model: Any, contract: Contract, frames: dict[str, npt.NDArray[Any]]) -> Calibrated:
+    """Let the pictures choose the ranges of a graph.
 
     Args:
         converter: a ``TFLiteConverter`` of ``model`` without options.
         model: the Keras model, whose layers give theirs their names.
         contract: of the model.
         frames: calibration pictures; see :func:`leakdet_tf.export.calibration.read`.
-        keep: names of layers that stay in float besides those that always do.
 
     Raises:
-        ExportError: a name in ``keep`` is not that of a layer, or no layer is left to quantize.
+        ExportError: the graph has branches or loops.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.tools import flatbuffer_utils
 
     number = len(next(iter(frames.values())))
@@ -77,26 +144,14 @@ def quantized(
             remedy="use another TFLite format; is a layer called with training=True?",
         )
     nodes = _name(content, _layers(model))
-    known = [node.name for node in nodes]
-    for name in keep:
-        if name not in known:
-            raise ExportError(f"no layer of the converted model is called '{name}'", remedy=did_you_mean(name, known))
-    kept = sorted({*keep, *_always_float(content, nodes, contract)})
-    calibrated = bytes(flatbuffer_utils.convert_object_to_bytearray(content))
-    instrumented = mlir_quantize(calibrated, enable_numeric_verify=True, denylisted_nodes=kept)
-    if b"NumericVerify" not in instrumented:
-        raise ExportError("with these layers in float nothing is left to quantize", remedy="keep fewer of them")
-    looked_at = sorted({int(place) for place in np.linspace(0, number - 1, LOOKED_AT)})
-    names = {entry.tensorIndex: entry.name.decode() for entry in content.signatureDefs[0].inputs}
-    order = [names[index] for index in content.subgraphs[0].inputs]
-    layers = _errors(instrumented, [[one[name] for name in order] for one in _pictures(frames, looked_at)])
-    result = flatbuffer_utils.convert_bytearray_to_object(mlir_quantize(calibrated, denylisted_nodes=kept))
-    _drop_rounding(result)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(result)), layers
+    return Calibrated(
+        bytes(flatbuffer_utils.convert_object_to_bytearray(content)),
+        tuple(node.name for node in nodes),
+        tuple(sorted(_always_float(content, nodes, contract))),
+    )
 
 
 def _errors(instrumented: bytes, pictures: list[list[Pixels]]) -> list[Layer]:
-    """The root mean square error of each layer's int8 output in its quantization steps, largest first."""
     import tensorflow as tf
 
     debugger = tf.lite.experimental.QuantizationDebugger(
@@ -142,6 +197,11 @@ def _drop_rounding(content: Any) -> None:
     used = {index for entry in graph.operators for index in entry.inputs} | set(graph.outputs)
     idle = set(rounded) - used
     graph.operators = [entry for entry in graph.operators if int(entry.outputs[0]) not in idle]
+
+
+def _is_constant(content: Any, tensor: Any) -> bool:
+    data = content.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
 
 
 def _operators(content: Any) -> list[str]:

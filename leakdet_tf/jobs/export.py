@@ -12,7 +12,9 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge import trust
+from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import FORMATS, Evidence, Exported, make_bundle, require
+from leakdet_tf.export.parity import Recalled
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.gate import Frames, calibration_of, drawn_from, metric_of, table
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
@@ -60,7 +62,7 @@ def write_bundles(
         if parts["train"] and any(FORMATS[name].calibrated for name in wanted):
             calibration = calibration_of(predictor, settings, parts["train"], Path(scratch) / "calibration.npz")
         evidence = Evidence(
-            predictor,
+            Predictor.over(Recalled(predictor.backend, Path(scratch)), predictor.contract),
             Frames(settings, items),
             metric_of(predictor, settings, items),
             lambda other: metric_of(other, settings, items),

@@ -208,7 +208,9 @@ def test_a_reshaped_detector_keeps_no_shape_arithmetic(tmp_path: Path) -> None:
     assert not {"Shape", "Gather", "Slice", "Tile"} & {node.op_type for node in proto.graph.node}
     given = np.concatenate([own.frames["image"][:2], own.frames["image"][-1:]])
     np.testing.assert_allclose(ran(proto, image=given), own.answers({"image": given}), atol=1e-4)
-    small, layers = onnx_int8.quantized(proto, contract, own.frames, [])
+    small = onnx_int8.quantized(proto, contract, own.frames, [])
+    kept = onnx_int8.in_float(Graph(proto.graph), contract, [])
+    layers = onnx_int8.errors(proto, small, kept, Pictures(own.frames))
     last = {name for name in Graph(small.graph).nodes if name.startswith("head_") and name.endswith("_3_conv/Conv")}
     assert len(last) == 6
     assert not last & (quantized(small) | {layer.name for layer in layers})
