@@ -45,11 +45,11 @@ class Converter(Protocol):
         calibration: Path | None = None,
         keep: Sequence[str] = (),
         memory: Path | None = None,
+        rank: bool = False,
     ) -> list[Layer]:
-        """The layers that were quantized, most sensitive first; those of ``keep`` stay in float.
+        """With ``rank`` the layers that were quantized, most sensitive first; those of ``keep`` stay in float.
 
-        Of the same model and pictures, ``memory`` is a folder for what a call with another ``keep`` can begin from; it
-        says nothing of the layers again.
+        Of the same model and pictures, ``memory`` is a folder for what a later call can begin from.
         """
         ...
 
@@ -84,6 +84,9 @@ FORMATS = {
     "tensorrt": Format(onnx.FILE, tensorrt.convert, exact=True, tolerance=1e-3, calibrated=True, on_device=True),
 }
 """The formats by their names in ``export.formats``."""
+
+
+_OLD = "old-"
 
 
 @dataclass(frozen=True)
@@ -265,24 +268,26 @@ def _made(
     model: Path, contract: Contract, evidence: Evidence, work: Path, memory: Path, settings: Export, form: str
 ) -> Found:
     kind = FORMATS[form]
+    out = work / kind.file
     calibration = evidence.calibration.path if kind.calibrated and evidence.calibration else None
 
-    def attempt(keep: tuple[str, ...]) -> tuple[_Tried, list[Layer]]:
-        out = work / kind.file
-        layers = kind.convert(model, work / CONTRACT, out, calibration=calibration, keep=keep, memory=memory)
+    def convert(keep: Sequence[str] = (), *, rank: bool = False) -> list[Layer]:
+        return kind.convert(model, work / CONTRACT, out, calibration=calibration, keep=keep, memory=memory, rank=rank)
+
+    def attempt(keep: tuple[str, ...]) -> _Tried:
+        convert(keep)
         content = out.read_bytes()
         exported = Predictor.over(open_backend(kind.file, content, contract, threads=os.cpu_count()), contract)
         parity = compare(evidence.reference, exported, evidence.frames, exact=kind.exact)
         _check(parity, settings, form, contract)
         metric = evidence.measure(exported)
         p50 = _p50_ms(Predictor.over(open_backend(kind.file, content, contract, threads=1), contract), evidence.frames)
-        return _Tried(content, exported, parity, metric, evidence.metric.value - metric.value, p50), layers
+        return _Tried(content, exported, parity, metric, evidence.metric.value - metric.value, p50)
 
     if kind.exact:
-        tried, _ = attempt(())
-        return Found(tried, (), ())
+        return Found(attempt(()), (), ())
     limits = {"limit": settings.max_drop, "changed": settings.max_turned, "most": settings.max_float}
-    return hold(attempt, **limits, name=form)
+    return hold(attempt, lambda: convert(rank=True) if kind.calibrated else [], **limits, name=form)
 
 
 def _p50_ms(predictor: Predictor, frames: Sequence[dict[str, Pixels]]) -> float:
@@ -326,9 +331,22 @@ def _check(parity: Parity, settings: Export, name: str, contract: Contract) -> N
         )
 
 
+def tidy(parent: Path) -> None:
+    """Put right what a killed process left beside the bundles in ``parent``, where nobody else may be at work.
+
+    A bundle that was about to be replaced comes back; what was half made goes.
+    """
+    for left in parent.glob(".*.*"):
+        name, _, what = left.name.removeprefix(".").rpartition(".")
+        if what.startswith(_OLD) and not (parent / name).exists():
+            left.rename(parent / name)
+        else:
+            shutil.rmtree(left)
+
+
 def _swap(work: Path, folder: Path) -> None:
     work.chmod(0o755)
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.{_OLD}{os.getpid()}")
     if folder.exists():
         folder.rename(old)
     try:

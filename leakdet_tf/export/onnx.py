@@ -6,6 +6,7 @@ have the contract's names and integer types, the output is named ``output``, and
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import util
@@ -17,7 +18,7 @@ from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.export import child
 from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, shortened, simplified
+from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, simplified
 
 FILE = "model.onnx"
 """The model's name in a bundle."""
@@ -51,6 +52,7 @@ def convert(
     calibration: Path | None = None,
     keep: Sequence[str] = (),
     memory: Path | None = None,
+    rank: bool = False,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to ONNX at the contract's input sizes, its graph as ``outputs`` says.
 
@@ -62,10 +64,11 @@ def convert(
         calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name: pictures as the model takes them.
         keep: for int8, names of layers that stay in float.
         memory: for int8, a folder of one model and its calibration pictures. A first call leaves the float32 graph and
-            the ranges of its tensors there; later ones, with other layers in ``keep``, begin from them.
+            the ranges of its tensors there; later ones begin from them.
+        rank: for int8, whether to measure what each layer's quantization does, which takes a second or more a layer.
 
     Returns:
-        The layers that were quantized, most sensitive first; empty for float32, and in later calls with ``memory``.
+        With ``rank`` the layers that were quantized, most sensitive first; else nothing.
 
     Raises:
         ExportError: a package of the extra is missing, int8 has no calibration pictures, or the child process failed
@@ -83,6 +86,7 @@ def convert(
         "calibration": calibration and str(calibration),
         "keep": list(keep),
         "memory": memory and str(memory),
+        "rank": rank,
     }
     layers = child.run("leakdet_tf.export.onnx", model, contract, out, to="ONNX", options=options)
     return [Layer(**layer) for layer in layers]
@@ -93,25 +97,21 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
 
     from leakdet_tf.export import calibration, onnx_int8
 
-    memory = Path(options["memory"]) if options.get("memory") else None
-    before = memory is not None and (memory / _FLOAT).is_file()
-    if memory is not None and before:
-        proto = onnx.load(memory / _FLOAT, load_external_data=False)
-    else:
-        proto = _traced(plainly_called(child.load(model_path, contract, batched=True)), contract)
-    names = [value.name for value in proto.graph.input]
-    layers: list[Layer] = []
-    if options["form"] == INT8:
-        frames = calibration.read(Path(options["calibration"]), contract)
-        ranges = memory and memory / _RANGES
-        exact = proto
-        quantized = onnx_int8.quantized(exact, contract, frames, options["keep"], ranges=ranges)
-        if not before:
-            kept = onnx_int8.in_float(onnx_int8.Graph(exact.graph), contract, options["keep"])
-            layers = onnx_int8.errors(exact, quantized, kept, onnx_int8.Pictures(frames, onnx_int8.LOOKED_AT))
-        if memory is not None and not before:
-            write_bytes(memory / _FLOAT, exact.SerializeToString())
-        proto = shortened(quantized)
+    with tempfile.TemporaryDirectory() as scratch:
+        memory = Path(options.get("memory") or scratch)
+        if (memory / _FLOAT).is_file():
+            proto = onnx.load(memory / _FLOAT, load_external_data=False)
+        else:
+            proto = _traced(plainly_called(child.load(model_path, contract, batched=True)), contract)
+        names = [value.name for value in proto.graph.input]
+        layers: list[Layer] = []
+        if options["form"] == INT8:
+            write_bytes(memory / _FLOAT, proto.SerializeToString())
+            frames = calibration.read(Path(options["calibration"]), contract)
+            what = (proto, contract, frames, options["keep"])
+            proto = onnx_int8.quantized(*what, ranges=memory / _RANGES)
+            if options.get("rank"):
+                layers = onnx_int8.effects(*what, ranges=memory / _RANGES)
     _check(proto, [*names, OUTPUT])
     write_bytes(out, proto.SerializeToString())
     return [asdict(layer) for layer in layers]

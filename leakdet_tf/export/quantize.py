@@ -39,7 +39,8 @@ class Found:
 
 
 def hold(
-    attempt: Callable[[tuple[str, ...]], tuple[Tried, Sequence[Layer]]],
+    attempt: Callable[[tuple[str, ...]], Tried],
+    rank: Callable[[], Sequence[Layer]],
     *,
     limit: float,
     changed: float,
@@ -52,7 +53,8 @@ def hold(
     holds (which assumes that more float layers never hurt).
 
     Args:
-        attempt: makes and measures a file with these layers in float; also gives the layers, most sensitive first.
+        attempt: makes and measures a file with these layers in float.
+        rank: gives the layers, most sensitive first; called where the file without any in float does not hold.
         limit: largest drop of the task's figure.
         changed: largest share of the decisions that may be others.
         most: largest share of the layers that may stay in float.
@@ -67,15 +69,15 @@ def hold(
         steps.append({"kept_float": len(kept), "drop": tried.drop, "changed": tried.changed, **tried.told()})
         return tried.drop <= limit and tried.changed <= changed
 
-    tried, layers = attempt(())
+    tried = attempt(())
     if holds((), tried):
         return Found(tried, (), tuple(steps))
-    order = tuple(layer.name for layer in layers)
+    order = tuple(layer.name for layer in rank())
     ceiling = int(most * len(order))
     failed, number, held = 0, min(1, ceiling), None
     while number > failed:
         kept = order[:number]
-        tried, _ = attempt(kept)
+        tried = attempt(kept)
         if holds(kept, tried):
             held = (number, tried)
             break
@@ -90,7 +92,7 @@ def hold(
         )
     while held[0] - failed > 1:
         middle = (held[0] + failed) // 2
-        tried, _ = attempt(order[:middle])
+        tried = attempt(order[:middle])
         if holds(order[:middle], tried):
             held = (middle, tried)
         else:

@@ -18,10 +18,11 @@ def convert(
     calibration: Path | None = None,
     keep: Sequence[str] = (),
     memory: Path | None = None,
+    rank: bool = False,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to float32 ONNX and hold its graph against TensorRT's documented operators.
 
-    None of ``calibration``, ``keep`` and ``memory`` changes the file: ranges and precisions are chosen on the device.
+    None of the options changes the file: ranges and precisions are chosen on the device.
 
     Raises:
         ExportError: as :func:`leakdet_tf.export.onnx.convert`, or TensorRT does not take the graph.

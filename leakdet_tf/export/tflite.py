@@ -36,6 +36,7 @@ def convert(
     calibration: Path | None = None,
     keep: Sequence[str] = (),
     memory: Path | None = None,
+    rank: bool = False,
 ) -> list[Layer]:
     """Convert a ``.keras`` file to TFLite at the contract's input sizes, its graph as ``outputs`` says.
 
@@ -48,11 +49,11 @@ def convert(
             frames of the lowest and of the highest value among them.
         keep: for ``tflite_int8``, layers that stay in float, by their names in an earlier result.
         memory: for ``tflite_int8``, a folder of one model and its calibration pictures. A first call leaves the
-            calibrated graph there; later ones, with other layers in ``keep``, begin from it.
+            calibrated graph there; later ones begin from it.
+        rank: for ``tflite_int8``, whether to measure what quantization does to each layer.
 
     Returns:
-        What :mod:`~leakdet_tf.export.tflite_int8` measured of each quantized layer, most sensitive first; nothing of
-        the other formats and in later calls with ``memory``.
+        With ``rank`` the layers that were quantized, most sensitive first; else nothing.
 
     Raises:
         ExportError: calibration or a kept layer is missing, unknown, or given to a format that has none; the model
@@ -70,6 +71,7 @@ def convert(
         "calibration": calibration and str(calibration),
         "keep": list(keep),
         "memory": memory and str(memory),
+        "rank": rank,
     }
     found = child.run("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", options=options)
     return [Layer(name, error) for name, error in found]
@@ -84,10 +86,14 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
 
     form: str = options["form"]
     memory = Path(options["memory"]) if options.get("memory") else None
-    if memory and (before := tflite_int8.Calibrated.load(memory)):
+    layers: list[Layer] = []
+    if form == "tflite_int8":
+        frames = calibration.read(Path(options["calibration"]), contract)
+    before = tflite_int8.Calibrated.load(memory) if memory else None
+    if before is not None:
         write_bytes(out, before.quantized(options["keep"]))
-        return []
-    frames = calibration.read(Path(options["calibration"]), contract) if form == "tflite_int8" else {}
+        layers = before.errors(options["keep"], contract, frames) if options.get("rank") else []
+        return [[layer.name, layer.error] for layer in layers]
     model = child.load(model_path, contract, batched=False)
     signature = [
         keras.InputSpec(shape=(1, *contract.inputs[tensor.name].shape), dtype=tensor.dtype, name=tensor.name)
@@ -101,12 +107,11 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if form == "tflite_float16":
             converter.target_spec.supported_types = [tf.float16]
-        layers: list[Layer] = []
         try:
             if form == "tflite_int8":
                 graph = tflite_int8.calibrated(converter, model, contract, frames)
                 content = graph.quantized(options["keep"])
-                layers = graph.errors(options["keep"], contract, frames)
+                layers = graph.errors(options["keep"], contract, frames) if options.get("rank") else []
                 if memory:
                     graph.save(memory)
             else:

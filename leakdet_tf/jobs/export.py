@@ -13,18 +13,21 @@ from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge import trust
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.bundle import FORMATS, Evidence, Exported, make_bundle, require
+from leakdet_tf.export.bundle import FORMATS, Evidence, Exported, make_bundle, require, tidy
 from leakdet_tf.export.parity import Recalled
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.gate import Frames, calibration_of, drawn_from, metric_of, table
+from leakdet_tf.jobs.resume import locked
 from leakdet_tf.jobs.runs import MODEL, Log, Opened, open_model
 
 
 def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
     """Export a run in every format of its ``[export]`` table, held against its Keras model on validation pictures.
 
+    Nobody else may be at work in the run. What a killed export left there is put right.
+
     Raises:
-        LeakdetError: not a finished run, or a file does not live up to the model.
+        LeakdetError: not a finished run, another process is at work in it, or a file does not live up to the model.
     """
     opened = open_model(run)
     if opened.kind != "keras" or opened.experiment is None:
@@ -32,7 +35,9 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end; an unfinished model is not exported")
     settings = load(opened.experiment, overrides)
-    return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log), facts={}, log=log)
+    with locked(opened.folder):
+        tidy(opened.folder / "export")
+        return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log), facts={}, log=log)
 
 
 def write_bundles(
@@ -84,6 +89,7 @@ def write_bundles(
         log(line)
     if refused:
         first = next(iter(refused.values()))
-        others = f" ({', '.join(refused)} refused; the others were made)" if len(wanted) > 1 else ""
+        others = f" ({', '.join(refused)} refused; {', '.join(one.name for one in made) or 'none'} made)"
+        others = others if len(wanted) > 1 else ""
         raise ExportError(f"{first.args[0]}{others}", remedy=first.remedy)
     return made

@@ -25,6 +25,7 @@ from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.gate import calibration_of, drawn_from, metric_of
 from leakdet_tf.jobs.predict import predict
+from leakdet_tf.jobs.resume import locked
 from leakdet_tf.jobs.runs import open_model
 
 BOTH = ["export.formats=['tflite_float32', 'onnx_float32']"]
@@ -188,3 +189,20 @@ def test_a_model_that_cannot_be_converted_to_onnx_is_one_line(run: Path, tmp_pat
         onnx.convert(tmp_path / "model.keras", run / "contract.json", tmp_path / "out.onnx")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_what_a_killed_export_left_is_put_right(own: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "own"))
+    there = folder / "export"
+    (there / ".tflite_int8.abc123").mkdir()
+    (there / ".onnx_float32.old-17").mkdir()
+    (there / "tflite_float32").rename(there / ".tflite_float32.old-17")  # killed while it was replaced
+    with pytest.raises(ExportError, match="onnx_int8"):
+        export(str(folder), overrides=["export.formats=['onnx_int8']", "export.max_turned=0"], log=lambda _: None)
+    assert sorted(path.name for path in there.iterdir()) == ["onnx_float32", "tflite_float32"]
+    assert Predictor(there / "tflite_float32").card["kind"] == "tflite_float32"
+
+
+def test_a_run_at_which_somebody_is_at_work_is_left_alone(own: Path) -> None:
+    with locked(own), pytest.raises(LeakdetError, match="is at work in this run"):
+        export(str(own), overrides=BOTH, log=lambda _: None)

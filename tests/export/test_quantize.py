@@ -24,10 +24,10 @@ class Made:
         return {"bytes": 1000}
 
 
-def falling(needed: int, calls: list[tuple[str, ...]]) -> Callable[[tuple[str, ...]], tuple[Made, list[Layer]]]:
-    def attempt(keep: tuple[str, ...]) -> tuple[Made, list[Layer]]:
+def falling(needed: int, calls: list[tuple[str, ...]]) -> Callable[[tuple[str, ...]], Made]:
+    def attempt(keep: tuple[str, ...]) -> Made:
         calls.append(keep)
-        return Made(0.0 if len(keep) >= needed else 0.1 - 0.001 * len(keep)), LAYERS
+        return Made(0.0 if len(keep) >= needed else 0.1 - 0.001 * len(keep))
 
     return attempt
 
@@ -35,7 +35,7 @@ def falling(needed: int, calls: list[tuple[str, ...]]) -> Callable[[tuple[str, .
 @pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 7, 8, 9, 20])
 def test_the_fewest_of_the_most_sensitive_layers_stay_in_float(needed: int) -> None:
     calls: list[tuple[str, ...]] = []
-    found = hold(falling(needed, calls), limit=0.01, changed=0.05, most=0.5, name="x")
+    found = hold(falling(needed, calls), lambda: LAYERS, limit=0.01, changed=0.05, most=0.5, name="x")
     assert found.kept == tuple(layer.name for layer in LAYERS[:needed])
     assert found.tried.drop == 0.0
     assert [step["kept_float"] for step in found.steps] == [len(keep) for keep in calls]
@@ -44,19 +44,26 @@ def test_the_fewest_of_the_most_sensitive_layers_stay_in_float(needed: int) -> N
     assert len(set(calls)) == len(calls), "no file is made twice"
 
 
+def test_a_file_that_holds_needs_no_ranking() -> None:
+    def rank() -> list[Layer]:
+        raise AssertionError("it takes minutes")
+
+    assert hold(falling(0, []), rank, limit=0.01, changed=0.05, most=0.5, name="x").kept == ()
+
+
 @pytest.mark.parametrize(("needed", "most", "reached"), [(21, 0.5, 20), (11, 0.25, 10), (1, 0.0, 0)])
 def test_where_nothing_helps_it_says_how_far_it_got(needed: int, most: float, reached: int) -> None:
     calls: list[tuple[str, ...]] = []
     with pytest.raises(
         ExportError, match=rf"x: 10\.00 points .*limits 1, 5\.0%\); with {reached} of 40 layers in float"
     ):
-        hold(falling(needed, calls), limit=0.01, changed=0.05, most=most, name="x")
+        hold(falling(needed, calls), lambda: LAYERS, limit=0.01, changed=0.05, most=most, name="x")
     assert max(map(len, calls)) == reached
 
 
 def test_a_drop_that_is_no_number_does_not_hold() -> None:
     with pytest.raises(ExportError, match="x: nan points"):
-        hold(lambda keep: (Made(float("nan")), LAYERS), limit=1.0, changed=1.0, most=0.5, name="x")
+        hold(lambda keep: Made(float("nan")), lambda: LAYERS, limit=1.0, changed=1.0, most=0.5, name="x")
 
 
 def test_a_file_whose_layers_are_not_quantized_is_tried_once() -> None:
@@ -64,15 +71,15 @@ def test_a_file_whose_layers_are_not_quantized_is_tried_once() -> None:
         ExportError,
         match=r"x: 20\.00 points below the Keras model, 0\.0% decided otherwise \(limits 1, 5\.0%\); nothing",
     ):
-        hold(lambda keep: (Made(0.2), []), limit=0.01, changed=0.05, most=0.5, name="x")
+        hold(lambda keep: Made(0.2), list, limit=0.01, changed=0.05, most=0.5, name="x")
 
 
 def test_a_figure_that_holds_by_luck_does_not_hide_other_decisions() -> None:
-    def attempt(keep: tuple[str, ...]) -> tuple[Made, list[Layer]]:
-        return Made(-0.08, 0.33 if len(keep) < 3 else 0.02), LAYERS
+    def attempt(keep: tuple[str, ...]) -> Made:
+        return Made(-0.08, 0.33 if len(keep) < 3 else 0.02)
 
-    assert len(hold(attempt, limit=0.01, changed=0.05, most=0.5, name="x").kept) == 3
+    assert len(hold(attempt, lambda: LAYERS, limit=0.01, changed=0.05, most=0.5, name="x").kept) == 3
     with pytest.raises(ExportError, match=r"x: -8\.00 points below the Keras model, 33\.0% decided otherwise"):
-        hold(attempt, limit=0.01, changed=0.05, most=0.05, name="x")
+        hold(attempt, lambda: LAYERS, limit=0.01, changed=0.05, most=0.05, name="x")
     with pytest.raises(ExportError, match="nan% decided"):
-        hold(lambda keep: (Made(0.0, float("nan")), LAYERS), limit=1.0, changed=1.0, most=0.5, name="x")
+        hold(lambda keep: Made(0.0, float("nan")), lambda: LAYERS, limit=1.0, changed=1.0, most=0.5, name="x")

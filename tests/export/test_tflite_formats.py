@@ -150,7 +150,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
             model, contract, calibration = saved(kind)
             contract = replace(contract, outputs=outputs)
             out = folder / f"{len(made)}.tflite"
-            options = {"form": form, "calibration": str(calibration) if form == "tflite_int8" else None, "keep": keep}
+            options = {"form": form, "calibration": str(calibration) if form == "tflite_int8" else None}
+            options |= {"keep": keep, "rank": True}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converter's own
                 found = tflite._convert_here(model, contract, out, options)
@@ -359,7 +360,10 @@ def test_in_a_process_of_its_own(make: Callable[..., Made], tmp_path: Path) -> N
     folder, out = make("classify", "tflite_int8").file.parent, tmp_path / "out.tflite"
     Contract("classify", {"image": ImageSpec(SIDE, SIDE)}, classes_of(["one", "two"]), "sigmoid").save(tmp_path / "c")
     layers = tflite.convert(
-        folder / "classify.keras", tmp_path / "c", out, form="tflite_int8", calibration=folder / "classify.npz"
+        *(folder / "classify.keras", tmp_path / "c", out),
+        form="tflite_int8",
+        calibration=folder / "classify.npz",
+        rank=True,
     )
     assert layers == make("classify", "tflite_int8").layers != []
     assert out.stat().st_size == make("classify", "tflite_int8").file.stat().st_size
