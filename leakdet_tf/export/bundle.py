@@ -337,7 +337,9 @@ def tidy(parent: Path) -> None:
     A bundle that was about to be replaced comes back; what was half made goes.
     """
     for left in parent.glob(".*.*"):
-        name, _, what = left.name.removeprefix(".").rpartition(".")
+        name, _, what = left.name.removeprefix(".").partition(".")
+        if name not in FORMATS:
+            continue
         if what.startswith(_OLD) and not (parent / name).exists():
             left.rename(parent / name)
         else:
