@@ -221,8 +221,8 @@ class Export(Table):
     )
     max_turned: Fraction = Field(
         default=0.05,
-        description="Largest share of those decisions that the other formats may take otherwise than the Keras model: "
-        "a figure on few pictures can hold by luck.",
+        description="Largest share of those decisions (to detect: boxes) that the other formats may take otherwise than the Keras "
+        "model: a figure on few pictures can hold by luck.",
     )
     max_float: Fraction = Field(
         default=0.25,
