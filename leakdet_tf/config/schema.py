@@ -139,6 +139,19 @@ class Train(Table):
         description="Epochs without a better validation mean IoU (to classify: mean F1; to detect: mAP) before "
         "training, or its stage, stops; 0 never stops early.",
     )
+    checkpoint_every: Positive = Field(
+        default=1,
+        description="Epochs from one checkpoint to the next. Between them best and last model are kept in memory, and "
+        "written when training ends; a kill -9 or a power cut loses them, and `--resume` repeats those epochs.",
+    )
+    checkpoint_seconds: Count = Field(
+        default=0, description="Least seconds from one checkpoint to the next; it comes at the end of an epoch."
+    )
+    keep: Positive = Field(
+        default=3,
+        description="Newest checkpoints that stay, and with them those of the epochs that they call the best. Where "
+        "one is damaged, `--resume` takes the one before.",
+    )
     stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
 
     @property

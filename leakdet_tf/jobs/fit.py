@@ -40,6 +40,7 @@ from leakdet_tf.jobs.resume import (
     same_experiment,
     same_identity,
     tell_versions,
+    told_again,
 )
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
 from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
@@ -149,7 +150,9 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
     if checkpoint is not None:
         same_identity(folder, checkpoint.state.identity, identity(folder, caches))
         tell_versions(folder, log)
-        log(f"resumed from checkpoint {checkpoint.folder.name}: {checkpoint.state.epoch} epochs are done")
+        epochs = checkpoint.state.epoch
+        again = told_again(folder, epochs)
+        log(f"resumed from checkpoint {checkpoint.folder.name}: {epochs} epochs are done{again}")
     elif resumed:
         log("resumed: there is no checkpoint yet, training begins anew in this folder")
     if checkpoint is None:

@@ -84,6 +84,7 @@ def test_best_and_last_are_what_they_say(learnt: tuple[Job, Outcome, list[str]])
     assert same(weights(checkpoint(job, "last")), weights(job.model))
     assert sorted(path.name for path in (job.folder / "checkpoints").iterdir()) == [
         "best.keras",
+        "epoch-0002",
         "epoch-0003",
         "epoch-0004",
         "last.keras",
