@@ -152,6 +152,11 @@ class Train(Table):
         description="Newest checkpoints that stay, and with them those of the epochs that they call the best. Where "
         "one is damaged, `--resume` takes the one before.",
     )
+    loss_limit: Annotated[float, Field(ge=0)] = Field(
+        default=100.0,
+        description="Training stops when ten steps in a row have a loss above so many times the first step's (or 1, if "
+        "that is less): it has exploded. 0 never stops it; a loss that is NaN or infinite always does.",
+    )
     stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
 
     @property

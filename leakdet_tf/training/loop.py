@@ -20,6 +20,7 @@ from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.box_losses import BoxObjective
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Saver, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
+from leakdet_tf.training.faults import Explosion, fitting_memory
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
@@ -197,6 +198,9 @@ def train(
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
     history = History(folder / "history.csv")
     lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
+    exploding = (
+        f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
+    )
     saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace)
     lasting = [keeper, history, lines, Board(folder / "tensorboard"), saver]
     stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
@@ -233,16 +237,18 @@ def train(
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
-                trained.fit(
-                    training(first, end),
-                    validation_data=validation,
-                    initial_epoch=first,
-                    epochs=end,
-                    steps_per_epoch=steps,
-                    callbacks=[Watch(interrupt, remedy), *measures, *lasting],
-                    shuffle=False,  # the stream is shuffled already
-                    verbose=0,
-                )
+                watching = [Watch(interrupt, remedy), Explosion(settings.loss_limit, exploding)]
+                with fitting_memory(settings.batch_size):
+                    trained.fit(
+                        training(first, end),
+                        validation_data=validation,
+                        initial_epoch=first,
+                        epochs=end,
+                        steps_per_epoch=steps,
+                        callbacks=[*watching, *measures, *lasting],
+                        shuffle=False,  # the stream is shuffled already
+                        verbose=0,
+                    )
         except InterruptedTraining:
             interrupted = True
             saver.flush()
