@@ -139,6 +139,11 @@ class Train(Table):
         description="Epochs without a better validation mean IoU (to classify: mean F1; to detect: mAP) before "
         "training, or its stage, stops; 0 never stops early.",
     )
+    deterministic: bool = Field(
+        default=True,
+        description="The same run ends in the same weights, and a resumed one too. TensorFlow on a CPU does so at no "
+        "cost; on a GPU it takes slower kernels for it, and `false` allows the faster ones.",
+    )
     checkpoint_every: Positive = Field(
         default=1,
         description="Epochs from one checkpoint to the next. Between them best and last model are kept in memory, and "

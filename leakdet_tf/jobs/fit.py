@@ -27,7 +27,7 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
-from leakdet_tf.jobs.quiet import start_tensorflow
+from leakdet_tf.jobs.quiet import same_sums, start_tensorflow
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -98,6 +98,8 @@ def fit(
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
     start_tensorflow()
+    if experiment.train.deterministic:
+        same_sums()
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
 

@@ -67,18 +67,24 @@ class Explosion(keras.callbacks.Callback):
 
 
 @contextmanager
-def fitting_memory(batch_size: int) -> Iterator[None]:
-    """Turn what TensorFlow, JAX, torch and NumPy raise when memory is too small into one line.
+def said_plainly(batch_size: int) -> Iterator[None]:
+    """Turn what TensorFlow, JAX, torch and NumPy raise when memory is too small into one line; and TensorFlow's word
+    for a layer that cannot be trained deterministically on a GPU.
 
     Memory that Linux promised and does not have ends the process by a kill -9 instead, which ``--resume`` heals.
 
     Raises:
-        TrainingError: with half the batch size as the remedy.
+        TrainingError: with half the batch size, or ``train.deterministic = false``, as the remedy.
     """
     try:
         yield
     except _kinds() as error:
-        text = str(error)
+        text = " ".join(str(error).split())
+        if "determinis" in text:
+            raise TrainingError(
+                f"the model has a layer without a deterministic kernel ({text[:200]})",
+                remedy="set train.deterministic = false",
+            ) from error
         if type(error) is not MemoryError and not _SAYS.search(f"{type(error).__name__} {text}"):
             raise
         smaller = f"try train.batch_size = {batch_size // 2}" if batch_size > 1 else "use a smaller data.inputs size"
@@ -88,7 +94,7 @@ def fitting_memory(batch_size: int) -> Iterator[None]:
 
 
 def _kinds() -> tuple[type[Exception], ...]:
-    # torch's and JAX's are RuntimeErrors, of which not all are about memory; TensorFlow has a kind of its own.
+    # torch's and JAX's are RuntimeErrors, of which not all are about memory; TensorFlow has kinds of its own.
     tensorflow = sys.modules.get("tensorflow")
-    own = (tensorflow.errors.ResourceExhaustedError,) if tensorflow else ()
+    own = (tensorflow.errors.ResourceExhaustedError, tensorflow.errors.UnimplementedError) if tensorflow else ()
     return (MemoryError, RuntimeError, *own)

@@ -20,7 +20,7 @@ from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.box_losses import BoxObjective
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Saver, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
-from leakdet_tf.training.faults import Explosion, fitting_memory
+from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
@@ -238,7 +238,7 @@ def train(
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
                 watching = [Watch(interrupt, remedy), Explosion(settings.loss_limit, exploding)]
-                with fitting_memory(settings.batch_size):
+                with said_plainly(settings.batch_size):
                     trained.fit(
                         training(first, end),
                         validation_data=validation,
