@@ -141,8 +141,8 @@ class Train(Table):
     )
     deterministic: bool = Field(
         default=True,
-        description="The same run ends in the same weights, and a resumed one too. TensorFlow on a CPU does so at no "
-        "cost; on a GPU it takes slower kernels for it, and `false` allows the faster ones.",
+        description="On a GPU TensorFlow takes kernels that give the same sums each time, which may be slower; `false` "
+        "allows others. On a CPU nothing is switched.",
     )
     checkpoint_every: Positive = Field(
         default=1,
