@@ -139,6 +139,29 @@ class Train(Table):
         description="Epochs without a better validation mean IoU (to classify: mean F1; to detect: mAP) before "
         "training, or its stage, stops; 0 never stops early.",
     )
+    deterministic: bool = Field(
+        default=True,
+        description="On a GPU TensorFlow takes kernels that give the same sums each time, which may be slower; `false` "
+        "allows others. On a CPU nothing is switched.",
+    )
+    checkpoint_every: Positive = Field(
+        default=1,
+        description="Epochs from one checkpoint to the next. Between them best and last model are kept in memory, and "
+        "written when training ends; a kill -9 or a power cut loses them, and `--resume` repeats those epochs.",
+    )
+    checkpoint_seconds: Count = Field(
+        default=0, description="Least seconds from one checkpoint to the next; it comes at the end of an epoch."
+    )
+    keep: Positive = Field(
+        default=3,
+        description="Newest checkpoints that stay, and with them those of the epochs that they call the best. Where "
+        "one is damaged, `--resume` takes the one before.",
+    )
+    loss_limit: Annotated[float, Field(ge=0)] = Field(
+        default=100.0,
+        description="Training stops when ten steps in a row have a loss above so many times the first step's (or 1, if "
+        "that is less): it has exploded. 0 never stops it; a loss that is NaN or infinite always does.",
+    )
     stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
 
     @property

@@ -27,7 +27,7 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
-from leakdet_tf.jobs.quiet import start_tensorflow
+from leakdet_tf.jobs.quiet import same_sums, start_tensorflow
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -40,6 +40,7 @@ from leakdet_tf.jobs.resume import (
     same_experiment,
     same_identity,
     tell_versions,
+    told_again,
 )
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
 from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
@@ -97,6 +98,8 @@ def fit(
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
     start_tensorflow()
+    if experiment.train.deterministic:
+        same_sums()
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
 
@@ -149,7 +152,9 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
     if checkpoint is not None:
         same_identity(folder, checkpoint.state.identity, identity(folder, caches))
         tell_versions(folder, log)
-        log(f"resumed from checkpoint {checkpoint.folder.name}: {checkpoint.state.epoch} epochs are done")
+        epochs = checkpoint.state.epoch
+        again = told_again(folder, epochs)
+        log(f"resumed from checkpoint {checkpoint.folder.name}: {epochs} epochs are done{again}")
     elif resumed:
         log("resumed: there is no checkpoint yet, training begins anew in this folder")
     if checkpoint is None:

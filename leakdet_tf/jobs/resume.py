@@ -21,6 +21,8 @@ from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
 DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
 LOCK = "lock"
 _CHECKPOINTS = "checkpoints"
+_MAY_DIFFER = {"runs", "train.checkpoint_every", "train.checkpoint_seconds", "train.keep", "train.loss_limit"}
+"""Keys that change nothing in the weights."""
 _ELSEWHERE = "or leave out --resume to begin a new run"
 
 
@@ -158,7 +160,7 @@ def _held(path: Path, holder: Mapping[str, Any]) -> TrainingError:
 
 
 def same_experiment(folder: Path, experiment: Experiment) -> None:
-    """Check that a run was started with this experiment; where its runs are kept may differ.
+    """Check that a run was started with this experiment; what says where and when it is kept may differ.
 
     Raises:
         ConfigError: a key differs, and is named with both values.
@@ -166,7 +168,7 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
     if not (folder / EXPERIMENT).is_file():
         return
     was, now = (_flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
-    differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and key != "runs"]
+    differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in _MAY_DIFFER]
     if differing:
         key, more = differing[0], len(differing) - 1
         raise ConfigError(
@@ -231,6 +233,15 @@ def same_identity(folder: Path, was: Mapping[str, str], now: Mapping[str, str]) 
             f"{folder}: its checkpoint was written with another {differing[0]}",
             remedy="restore the run's own files, or train anew",
         )
+
+
+def told_again(folder: Path, epochs: int) -> str:
+    """Of a resumed run, what to say of epochs that ended after its newest whole checkpoint and are lost; or nothing."""
+    path = folder / "history.csv"
+    done = len(path.read_text(encoding="utf-8").splitlines()) - 1 if path.is_file() else 0
+    if done <= epochs:
+        return ""
+    return f"; epochs up to {done} were done too, and are repeated"
 
 
 def tell_versions(folder: Path, log: Log) -> None:

@@ -106,8 +106,12 @@ def logger(path: Path, echo: Log) -> Log:
     """A function that writes a line to the run's log file and to ``echo``."""
 
     def log(line: str) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().isoformat(timespec='seconds')}  {line}\n")
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now().isoformat(timespec='seconds')}  {line}\n")
+        except OSError as error:  # a full disk names no file
+            error.filename = str(path)
+            raise
         echo(line)
 
     return log

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,7 +19,7 @@ import keras
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.files import whole_file, write_text
 from leakdet_tf.models.runtime import weights_sha256
-from leakdet_tf.training.checkpoint import State, write
+from leakdet_tf.training.checkpoint import KEPT, Arrays, Snapshot, State, copied, take, write
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.progress import Bar
 
@@ -61,6 +62,26 @@ class Watch(keras.callbacks.Callback):
             raise InterruptedTraining
 
 
+@dataclass
+class Pace:
+    """How often best model, last model and checkpoint go from memory to the disk: at an epoch's end when at least so
+    many epochs and seconds have gone by since they did."""
+
+    epochs: int = 1
+    seconds: float = 0
+    keep: int = KEPT
+    _epoch: int = 0
+    _moment: float = -math.inf
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether they go there after this epoch."""
+        return epoch - self._epoch >= self.epochs and monotonic() - self._moment >= self.seconds
+
+    def begin(self, epoch: int) -> None:
+        """Count from here: they are on the disk, or training begins."""
+        self._epoch, self._moment = epoch, monotonic()
+
+
 class Keeper(keras.callbacks.Callback):
     """Writes the best and the last model, and stops when the monitored figure no longer gets better.
 
@@ -69,11 +90,15 @@ class Keeper(keras.callbacks.Callback):
         folder: takes ``best.keras`` and ``last.keras``.
         monitor: log key whose largest value is best; of equal values the one with the smaller validation loss.
         patience: epochs of a stage without a better value before it stops; 0 never stops.
+        pace: when they are written; until then the best is kept in memory.
     """
 
-    def __init__(self, served: Any, folder: Path, *, monitor: str, patience: int) -> None:
+    def __init__(self, served: Any, folder: Path, *, monitor: str, patience: int, pace: Pace | None = None) -> None:
         super().__init__()
         self._served, self._folder, self._monitor, self._patience = served, folder, monitor, patience
+        self._pace = pace or Pace()
+        self._best: Arrays | None = None  # what best.keras lacks
+        self.due = False
         self.best_value, self.best_epoch, self.epochs, self.stopped_early = -math.inf, 0, 0, False
         self.best_loss, self.best_sha256 = math.inf, ""
         self.stage, self.begun = 0, 0
@@ -92,14 +117,37 @@ class Keeper(keras.callbacks.Callback):
         """Save, and decide whether to go on. A figure that is NaN is never the best."""
         self.epochs = epoch + 1
         value, loss = float((logs or {})[self._monitor]), float((logs or {})["val_loss"])
-        save_model(self._served, self._folder / "last.keras")
-        if value > self.best_value or (value == self.best_value and loss < self.best_loss):
+        self.due = self._pace.is_due(self.epochs)
+        better = value > self.best_value or (value == self.best_value and loss < self.best_loss)
+        if better:
             self.best_value, self.best_epoch, self.best_loss = value, self.epochs, loss
             self.best_sha256 = weights_sha256(self._served)
-            save_model(self._served, self._folder / "best.keras")
-        elif self._patience and self.epochs - max(self.best_epoch, self.begun) >= self._patience:
+            self._best = [copied(variable) for variable in self._served.variables]
+        if self.due:
+            self.write()
+        if better:
+            return
+        if self._patience and self.epochs - max(self.best_epoch, self.begun) >= self._patience:
             self.stopped_early = True
             self.model.stop_training = True
+
+    def write(self) -> None:
+        """``last.keras`` of the weights as they are, and ``best.keras`` if it is not the best's yet."""
+        save_model(self._served, self._folder / "last.keras")
+        if self._best is None:
+            return
+        now = [copied(variable) for variable in self._served.variables]
+        try:
+            _assign(self._served, self._best)
+            save_model(self._served, self._folder / "best.keras")
+        finally:
+            _assign(self._served, now)
+        self._best = None
+
+
+def _assign(model: Any, arrays: Arrays) -> None:
+    for variable, array in zip(model.variables, arrays, strict=True):
+        variable.assign(array)
 
 
 def save_model(model: Any, path: Path) -> None:
@@ -164,28 +212,39 @@ class History(keras.callbacks.Callback):
 
 
 class Saver(keras.callbacks.Callback):
-    """Writes a checkpoint at each epoch's end; it stands last, so that what it says was done has been done.
+    """Writes a checkpoint at the end of epochs; it stands last, so that what it says was done has been done.
+
+    Until one is due, the newest epoch and the best are kept in memory: :meth:`flush` writes them when training ends.
 
     Args:
         served: the model whose variables are kept; the optimizer is that of the model that Keras fits.
         folder: the run's ``checkpoints``.
-        keeper: knows stage, epoch and best model.
+        keeper: knows stage, epoch and best model, and whether it is time.
         history: knows the rows.
         identity: digests of what the run was started with, by name.
+        pace: is told when they are written; says how many stay.
 
     Raises:
         TrainingError: at an epoch's end, when the disk is full or not writable. Earlier checkpoints stay.
     """
 
     def __init__(
-        self, served: Any, folder: Path, keeper: Keeper, history: History, identity: Mapping[str, str]
+        self,
+        served: Any,
+        folder: Path,
+        keeper: Keeper,
+        history: History,
+        identity: Mapping[str, str],
+        pace: Pace | None = None,
     ) -> None:
         super().__init__()
         self._served, self._folder, self._identity = served, folder, identity
-        self._keeper, self._history = keeper, history
+        self._keeper, self._history, self._pace = keeper, history, pace or Pace()
+        self._best: Snapshot | None = None
+        self._newest: Snapshot | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write it."""
+        """Write it, or keep it in memory."""
         keeper = self._keeper
         state = State(
             epoch=keeper.epochs,
@@ -196,11 +255,33 @@ class Saver(keras.callbacks.Callback):
             best_loss=keeper.best_loss,
             best_epoch=keeper.best_epoch,
             best_sha256=keeper.best_sha256,
-            rows=self._history.rows,
+            rows=list(self._history.rows),
             identity=self._identity,
         )
+        self._newest = take(state, self._served, self.model.optimizer)
+        if keeper.best_epoch == keeper.epochs:
+            self._best = self._newest
+        if keeper.due:
+            self._write(self._newest)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """A stage is over; the next has an optimizer of its own."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is in memory alone; the model then stands where its last whole epoch ended."""
+        if self._newest is not None:
+            self._newest.restore(self._served, self.model.optimizer)
+            self._keeper.write()
+            self._write(self._newest)
+
+    def _write(self, snapshot: Snapshot) -> None:
         with _writing(self._folder):
-            write(self._folder, state, model=self._served, optimizer=self.model.optimizer)
+            if self._best is not None and self._best is not snapshot:
+                write(self._folder, self._best, keep=self._pace.keep)
+            write(self._folder, snapshot, keep=self._pace.keep)
+        self._best = self._newest = None
+        self._pace.begin(snapshot.state.epoch)
 
 
 class Board(keras.callbacks.TensorBoard):

@@ -26,8 +26,8 @@ from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.files import sha256_file, sync_folder
 
 FORMAT = 1
-KEPT = 2
-"""How many of the newest checkpoints stay."""
+KEPT = 3
+"""How many of the newest checkpoints stay when nothing else is said."""
 SUMS = "SHA256SUMS"
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.npz", "optimizer.npz"
 _FILES = (_STATE, _WEIGHTS, _OPTIMIZER)
@@ -59,14 +59,18 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A checkpoint that was read and whose digests are right: what training continues from."""
+class Snapshot:
+    """Training after an epoch, in memory: all that a checkpoint holds."""
 
-    folder: Path
     state: State
     weights: Arrays
     optimizer: Arrays
     names: Mapping[str, Sequence[str]]
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return _named(self.state.epoch)
 
     def restore(self, model: Any, optimizer: Any = None) -> None:
         """Put the weights into the served model and, if given, the variables into the optimizer.
@@ -80,35 +84,61 @@ class Checkpoint:
         for arrays, variables, file in pairs:
             if [_kind(v) for v in variables] != [str(n) for n in self.names[file]]:
                 raise TrainingError(
-                    f"{self.folder / file}: is of another model or optimizer than the experiment's",
+                    f"{self.place}/{file}: is of another model or optimizer than the experiment's",
                     remedy="resume with the version of the code that the run began with, or train anew",
                 )
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
 
 
-def write(folder: Path, state: State, *, model: Any, optimizer: Any) -> Path:
-    """Write ``folder/epoch-NNNN``, whole or not at all, and remove all but the :data:`KEPT` newest.
+@dataclass(frozen=True, eq=False)
+class Checkpoint(Snapshot):
+    """A checkpoint that was read and whose digests are right: what training continues from."""
+
+    folder: Path
+
+    @property
+    def place(self) -> str:
+        """Its folder."""
+        return str(self.folder)
+
+
+def take(state: State, model: Any, optimizer: Any) -> Snapshot:
+    """Copy what a checkpoint holds.
 
     Args:
-        folder: the run's ``checkpoints``.
         state: where training stands.
         model: the served model; all its variables are kept, a layer's random state too.
         optimizer: the one that trains it, with its count of steps.
+    """
+    parts = {_WEIGHTS: model.variables, _OPTIMIZER: optimizer.variables}
+    weights, steps = ([copied(v) for v in variables] for variables in parts.values())
+    return Snapshot(state, weights, steps, {file: [_kind(v) for v in parts[file]] for file in parts})
+
+
+def copied(variable: Any) -> npt.NDArray[Any]:
+    """A variable's value in memory of its own: some backends' arrays follow the variable."""
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
+    """Write ``folder/epoch-NNNN``, whole or not at all, and remove old ones.
+
+    The ``keep`` newest stay, and those of the epochs that they call the best, so that ``best.keras`` can be made again.
+    ``folder`` is the run's ``checkpoints``.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints stay.
     """
-    place = folder / f"epoch-{state.epoch:04d}"
+    state = snapshot.state
+    place = folder / _named(state.epoch)
     building = folder / f".{place.name}.{os.getpid()}"
     try:
         building.mkdir(parents=True)
-        names = {}
-        for file, variables in ((_WEIGHTS, model.variables), (_OPTIMIZER, optimizer.variables)):
-            arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-            np.savez(building / file, **arrays)
-            names[file] = [_kind(v) for v in variables]
-        said = {"format": FORMAT, "names": names, **vars(state), "rows": [_plain(row) for row in state.rows]}
+        for file, arrays in ((_WEIGHTS, snapshot.weights), (_OPTIMIZER, snapshot.optimizer)):
+            named: dict[str, Any] = {f"{i:05d}": array for i, array in enumerate(arrays)}
+            np.savez(building / file, **named)
+        said = {"format": FORMAT, "names": snapshot.names, **vars(state), "rows": [_plain(row) for row in state.rows]}
         (building / _STATE).write_text(json.dumps(_plain(said), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (building / SUMS).write_text(_sums(building), encoding="ascii")
         for file in (*_FILES, SUMS):
@@ -120,9 +150,24 @@ def write(folder: Path, state: State, *, model: Any, optimizer: Any) -> Path:
         sync_folder(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for old in found(folder)[KEPT:]:
-        _discard(old)
+    there = found(folder)
+    bests = {_best_of(kept) for kept in there[:keep]}
+    for old in there[keep:]:
+        if old.name not in bests:
+            _discard(old)
     return place
+
+
+def _named(epoch: int) -> str:
+    return f"epoch-{epoch:04d}"
+
+
+def _best_of(place: Path) -> str:
+    # The checkpoint of the epoch that this one calls the best; of a damaged one nothing.
+    try:
+        return _named(int(json.loads((place / _STATE).read_text(encoding="utf-8"))["best_epoch"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def found(folder: Path) -> list[Path]:
@@ -170,6 +215,12 @@ def newest(folder: Path, *, log: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def of_epoch(folder: Path, epoch: int) -> Checkpoint | None:
+    """The checkpoint of an epoch; None when it is not there or its digests are wrong."""
+    place = folder / _named(epoch)
+    return _read(place) if place.is_dir() and not _fault(place) else None
+
+
 def _fault(place: Path) -> str:
     # What is wrong with a checkpoint's files, or nothing.
     try:
@@ -198,7 +249,7 @@ def _read(place: Path) -> Checkpoint:
     for file in (_WEIGHTS, _OPTIMIZER):
         with np.load(place / file, allow_pickle=False) as archive:
             arrays.append([archive[key] for key in sorted(archive.files)])
-    return Checkpoint(place, State(**said, rows=rows), arrays[0], arrays[1], names)
+    return Checkpoint(State(**said, rows=rows), arrays[0], arrays[1], names, place)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from leakdet_tf.config.schema import Stage, Train
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ModelError, did_you_mean
+from leakdet_tf.core.errors import ModelError, TrainingError, did_you_mean
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
+from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.box_losses import BoxObjective
-from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Saver, Watch
+from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Saver, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
+from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
@@ -157,8 +159,10 @@ def train(
     start: Checkpoint | None = None,
     score: Score | None = None,
 ) -> Outcome:
-    """Fit ``model`` in place, stage by stage; best and last models, history and a checkpoint are in ``folder`` after
-    every epoch.
+    """Fit ``model`` in place, stage by stage.
+
+    Best and last models and a checkpoint are in ``folder`` after every epoch, or as often as ``settings`` says, and
+    whenever training ends other than by a kill; the history is there after every epoch.
 
     From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit.
 
@@ -181,8 +185,8 @@ def train(
 
     Raises:
         ValueError: a detector has no ``score``.
-        TrainingError: the loss is not finite, a model cannot be written, or ``start`` is of another model. What earlier
-            epochs wrote stays.
+        TrainingError: the loss is not finite, a model cannot be written, or ``start`` is of another model or the best
+            model that it names is lost. What earlier epochs wrote stays.
     """
     if contract.task == "detect" and score is None:
         raise ValueError("a detector is trained with a score")
@@ -190,18 +194,24 @@ def train(
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
     monitor, called = MONITORS[contract.task]
-    keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience)
+    pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep)
+    keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
     history = History(folder / "history.csv")
     lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
-    saver = Saver(model, last.parent, keeper, history, dict(identity or {}))
+    exploding = (
+        f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
+    )
+    saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace)
     lasting = [keeper, history, lines, Board(folder / "tensorboard"), saver]
     stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
     for stage in stages:
         select(model, stage.train)
     if start is not None:
+        mend_best(start, model, last.with_name("best.keras"), log=log)
         start.restore(model)
         keeper.restore(start.state)
         history.restore(start.state)
+    pace.begin(keeper.epochs)
     interrupted = False
     with interrupt.listening():
         try:
@@ -227,18 +237,24 @@ def train(
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
-                trained.fit(
-                    training(first, end),
-                    validation_data=validation,
-                    initial_epoch=first,
-                    epochs=end,
-                    steps_per_epoch=steps,
-                    callbacks=[Watch(interrupt, remedy), *measures, *lasting],
-                    shuffle=False,  # the stream is shuffled already
-                    verbose=0,
-                )
+                watching = [Watch(interrupt, remedy), Explosion(settings.loss_limit, exploding)]
+                with said_plainly(settings.batch_size):
+                    trained.fit(
+                        training(first, end),
+                        validation_data=validation,
+                        initial_epoch=first,
+                        epochs=end,
+                        steps_per_epoch=steps,
+                        callbacks=[*watching, *measures, *lasting],
+                        shuffle=False,  # the stream is shuffled already
+                        verbose=0,
+                    )
         except InterruptedTraining:
             interrupted = True
+            saver.flush()
+        except TrainingError:
+            saver.flush()
+            raise
         finally:
             lines.close()
             select(model, [ALL])

@@ -146,6 +146,14 @@ def test_no_pictures_are_an_error() -> None:
         list(fill([], contract(image=ImageSpec(8, 8)), TABLES))
 
 
+def test_a_picture_that_vanishes_before_it_is_read_is_named(items: list[Item]) -> None:
+    gone = items[5].images["image"]
+    gone.unlink()
+    with pytest.raises(DataError, match=gone.name) as caught:
+        list(fill(items, contract(image=ImageSpec(8, 8)), TABLES))
+    assert str(caught.value).isprintable()
+
+
 def test_too_little_memory_is_said_before_reading(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
     agreed = contract(image=ImageSpec(8, 8))
     needed = bytes_needed(len(items), agreed)

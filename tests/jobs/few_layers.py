@@ -57,3 +57,19 @@ def few_grids(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0)
         bias[64:] = -4.0
         model.get_layer(f"head_{number}_conv").bias.assign(bias)
     return model
+
+
+def few_labels(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> Any:
+    """A classifier of two convolutions: uint8 (B, H, W, 3) → float32 (B, classes)."""
+    image = keras.Input(input_shape, dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="scaled")(image)
+    x = keras.layers.Conv2D(16, 3, 2, padding="same", name="encoder_conv")(x)
+    x = keras.layers.BatchNormalization(name="encoder_norm")(x)
+    x = keras.layers.Conv2D(32, 3, 2, padding="same", name="encoder_last")(keras.layers.ReLU(name="encoder_relu")(x))
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    x = keras.layers.Dense(classes, name="head_dense")(keras.layers.Dropout(0.2, seed=seed, name="head_dropout")(x))
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    answer = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
+    model = keras.Model(image, answer, name="few_labels")
+    draw_weights(model, seed)
+    return model

@@ -156,22 +156,6 @@ def test_a_run_ended_after_its_training_trains_no_more(
     assert Contract.load(copy / "contract.json").weights_sha256 == Contract.load(whole / "contract.json").weights_sha256
 
 
-def test_a_best_model_that_was_changed_is_not_served(
-    resumed: tuple[Path, list[str]], ended: tuple[Fitted, list[str], list[str]], tmp_path: Path
-) -> None:
-    copy = Path(shutil.copytree(resumed[0], tmp_path / "run"))
-    (copy / FINISHED).unlink()
-    from leakdet_tf.models.runtime import load_model
-    from leakdet_tf.training.callbacks import save_model
-
-    model = load_model(copy / "checkpoints" / "best.keras", None)
-    model.variables[0].assign(model.variables[0] * 1.01)
-    save_model(model, copy / "checkpoints" / "best.keras")
-    with pytest.raises(LeakdetError, match=r"best\.keras: its weights"):
-        fit(EXPERIMENT, ended[1], echo=lambda line: None, resume=str(copy))
-    assert not is_finished(copy)
-
-
 def test_without_a_checkpoint_it_begins_anew_in_the_folder(
     ended: tuple[Fitted, list[str], list[str]], tmp_path: Path
 ) -> None:

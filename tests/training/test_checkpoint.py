@@ -19,7 +19,7 @@ from leakdet_tf.data.pipeline import plain, steps
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import checkpoint as room
-from leakdet_tf.training.checkpoint import KEPT, SUMS, State, clean, found, newest, write
+from leakdet_tf.training.checkpoint import KEPT, SUMS, State, clean, found, newest, take, write
 from leakdet_tf.training.loop import Outcome, train
 
 Job = Any
@@ -107,7 +107,7 @@ def two(tmp_path: Path, make_tiny: Callable[..., Any]) -> tuple[Path, Any, Any]:
     optimizer.build(model.trainable_variables)
     for epoch in (1, 2):
         optimizer.iterations.assign(epoch)
-        write(tmp_path, state(epoch), model=model, optimizer=optimizer)
+        write(tmp_path, take(state(epoch), model, optimizer))
     return tmp_path, model, optimizer
 
 
@@ -185,10 +185,25 @@ def test_patience_is_counted_on(make_job: Callable[..., Job], tmp_path: Path) ->
 
 def test_the_newest_are_kept(unbroken: tuple[Job, Outcome, dict[int, Path]]) -> None:
     job, _, _ = unbroken
-    names = [path.name for path in found(job.folder / "checkpoints")]
-    assert names == ["epoch-0004", "epoch-0003"]
-    assert len(names) == KEPT
+    folder = job.folder / "checkpoints"
+    names = [path.name for path in found(folder)]
+    assert names[:KEPT] == ["epoch-0004", "epoch-0003", "epoch-0002"]
+    kept = [room.of_epoch(folder, epoch) for epoch in (4, 3, 2)]
+    assert names[KEPT:] == (["epoch-0001"] if 1 in [one.state.best_epoch for one in kept if one] else [])
     assert not list((job.folder / "checkpoints").glob(".*"))
+
+
+def test_the_bests_of_those_that_are_kept_stay_too(tmp_path: Path, make_tiny: Callable[..., Any]) -> None:
+    model = make_tiny()
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+    for epoch, best in enumerate((1, 2, 2, 2, 5, 5, 5), start=1):
+        write(tmp_path, take(state(epoch, best_epoch=best), model, optimizer), keep=2)
+        there = [int(place.name.rpartition("-")[2]) for place in found(tmp_path)]
+        assert there == [[1], [2, 1], [3, 2], [4, 3, 2], [5, 4, 2], [6, 5], [7, 6, 5]][epoch - 1]
+    (tmp_path / "epoch-0007" / "state.json").write_bytes(b"{")  # what it calls the best is not known
+    write(tmp_path, take(state(8, best_epoch=8), model, optimizer), keep=2)
+    assert [place.name for place in found(tmp_path)] == ["epoch-0008", "epoch-0007"]
 
 
 def test_what_is_read_is_what_was_written(two: tuple[Path, Any, Any]) -> None:
@@ -267,7 +282,7 @@ def test_none_at_all(tmp_path: Path) -> None:
 def test_a_damaged_one_is_replaced_by_its_epoch_done_again(two: tuple[Path, Any, Any]) -> None:
     folder, model, optimizer = two
     (folder / "epoch-0002" / "state.json").write_bytes(b"")
-    write(folder, state(2), model=model, optimizer=optimizer)
+    write(folder, take(state(2), model, optimizer))
     read = newest(folder, log=pytest.fail)
     assert read is not None
     assert read.state.epoch == 2
@@ -310,7 +325,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_one(
         left = calls
         epoch = before.state.epoch + 1
         try:
-            write(folder, state(epoch), model=model, optimizer=optimizer)
+            write(folder, take(state(epoch), model, optimizer))
         except Killed:
             monkeypatch.undo()
             after = newest(folder, log=pytest.fail)
@@ -318,7 +333,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_one(
             assert after.state.epoch in (epoch - 1, epoch)
             clean(folder)
             assert not list(folder.glob(".*"))
-            assert len(found(folder)) >= KEPT
+            assert len(found(folder)) >= 2
         else:
             break
     monkeypatch.undo()

@@ -1,0 +1,49 @@
+"""The best model's file, held to what a checkpoint says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from leakdet_tf.core.errors import ModelError, TrainingError
+from leakdet_tf.models.runtime import load_model, weights_sha256
+from leakdet_tf.training.callbacks import save_model
+from leakdet_tf.training.checkpoint import Checkpoint, of_epoch
+
+
+def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str], None]) -> None:
+    """See that ``best.keras`` holds the weights that a checkpoint names, or write it again from its epoch's checkpoint.
+
+    It can be damaged, or newer than the checkpoint: written in an epoch that was killed, or whose own checkpoint is
+    damaged. Training that is not repeated bit for bit, as on a GPU, may then never come by a better one.
+
+    Args:
+        start: training goes on from here.
+        model: the served one; its weights are changed when the file is written again.
+        path: the file.
+        log: told when it is written again.
+
+    Raises:
+        TrainingError: it cannot be written again, because the best epoch's checkpoint is damaged or not there either.
+    """
+    state = start.state
+    if not state.best_epoch or _digest(path) == state.best_sha256:
+        return
+    best = start if state.best_epoch == state.epoch else of_epoch(start.folder.parent, state.best_epoch)
+    if best is not None:
+        best.restore(model)
+    if best is None or weights_sha256(model) != state.best_sha256:
+        raise TrainingError(
+            f"{path}: is not the model of epoch {state.best_epoch}, the best, whose checkpoint is lost too",
+            remedy="restore one of them from a copy, or train anew in a new run",
+        )
+    save_model(model, path)
+    log(f"{path.name} was not that of epoch {state.best_epoch}: written again from checkpoint {best.folder.name}")
+
+
+def _digest(path: Path) -> str:
+    try:
+        return weights_sha256(load_model(path, None))
+    except ModelError:
+        return ""
