@@ -221,8 +221,8 @@ class Export(Table):
     )
     max_turned: Fraction = Field(
         default=0.05,
-        description="Largest share of those decisions (to detect: boxes) that the other formats may take otherwise than the Keras "
-        "model: a figure on few pictures can hold by luck.",
+        description="Largest share of those decisions (to detect: boxes) that the other formats may take otherwise "
+        "than the Keras model: a figure on few pictures can hold by luck.",
     )
     max_float: Fraction = Field(
         default=0.25,
@@ -245,6 +245,25 @@ class Export(Table):
     )
 
 
+class Track(Table):
+    """Who else is told what a run does."""
+
+    mlflow: Line = Field(
+        default="",
+        description="Where MLflow keeps parameters, figures, files and the model of each run: a folder such as "
+        "`mlruns`, or the address of a server (`http://…`). Empty: nowhere. Takes the extra `[mlflow]`. A server that "
+        "fails is told of in one line, and training goes on.",
+    )
+    experiment: Line = Field(default="", description="MLflow's name for runs that belong together; empty: `name`.")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("holds a user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return value
+
+
 class Experiment(Table):
     """A whole experiment file."""
 
@@ -257,6 +276,7 @@ class Experiment(Table):
     train: Train = Field(default_factory=Train)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
+    track: Track = Field(default_factory=Track)
 
     @model_validator(mode="after")
     def _values_name_classes(self) -> Experiment:

@@ -134,19 +134,25 @@ def _unwritable(path: Path, reason: str) -> TrainingError:
 class History(keras.callbacks.Callback):
     """``history.csv``: one row an epoch, the whole file rewritten so that it is never half a row.
 
+    Args:
+        path: the file.
+        tell: takes each epoch's row after it was written.
+
     Raises:
         TrainingError: at an epoch's end, when the disk is full or not writable.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[Mapping[str, float]], None] | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._tell = path, tell
         self.rows: list[dict[str, float]] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Add the epoch's figures."""
         self.rows.append({"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}})
         self.write()
+        if self._tell:
+            self._tell(self.rows[-1])
 
     def restore(self, state: State) -> None:
         """Take a checkpoint's rows; the file loses what was written after it."""

@@ -156,6 +156,7 @@ def train(
     identity: Mapping[str, str] | None = None,
     start: Checkpoint | None = None,
     score: Score | None = None,
+    tell: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Outcome:
     """Fit ``model`` in place, stage by stage; best and last models, history and a checkpoint are in ``folder`` after
     every epoch.
@@ -178,6 +179,7 @@ def train(
         start: the run's checkpoint to go on from.
         score: of a detector, which needs it: after each epoch it takes every validation picture's raw output (A,
             64 + C), one after the other in the stream's order, and gives figures by name, ``map`` among them.
+        tell: takes each epoch's row of ``history.csv``.
 
     Raises:
         ValueError: a detector has no ``score``.
@@ -191,7 +193,7 @@ def train(
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
     monitor, called = MONITORS[contract.task]
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience)
-    history = History(folder / "history.csv")
+    history = History(folder / "history.csv", tell)
     lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
     saver = Saver(model, last.parent, keeper, history, dict(identity or {}))
     lasting = [keeper, history, lines, Board(folder / "tensorboard"), saver]
