@@ -101,6 +101,12 @@ class Train(Table):
         default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
     )
     batch_size: Positive = Field(default=8, description="Pictures per step.")
+    accumulate: Positive = Field(
+        default=1,
+        description="Steps whose gradients are averaged into one change of the weights: 8 steps of 4 pictures learn as "
+        "one of 32 does, in the memory of 4; batch norms, and a detector's losses, still see 4 at a time. `warmup` "
+        "counts changes. One may span two epochs; what is left over when a stage ends is dropped.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-4, description="Adam's step size.")
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,

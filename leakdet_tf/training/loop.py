@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from leakdet_tf.config.schema import Stage, Train
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ModelError, did_you_mean
+from leakdet_tf.core.errors import ModelError, TrainingError, did_you_mean
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
 from leakdet_tf.training.box_losses import BoxObjective
@@ -85,6 +85,48 @@ def step_size(settings: Train, total: int) -> Any:
     return rate
 
 
+class PerChange(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that counts changes of the weights. Keras 3.15 asks it by steps, however many make one change.
+
+    Args:
+        schedule: by changes, from 0.
+        accumulate: steps to a change.
+    """
+
+    def __init__(self, schedule: Any, accumulate: int) -> None:
+        super().__init__()
+        self._schedule, self._accumulate = schedule, accumulate
+
+    def __call__(self, step: Any) -> Any:
+        """The step size of the change that step ``step``, from 0, belongs to."""
+        return self._schedule(keras.ops.floor_divide(step, self._accumulate))
+
+
+def adam(settings: Train, total: int) -> Any:
+    """Adam for ``total`` steps, which changes the weights at every ``settings.accumulate``-th.
+
+    Raises:
+        TrainingError: there are fewer steps than one change takes.
+    """
+    every = settings.accumulate
+    if every > total:
+        raise TrainingError(
+            f"train.accumulate: {every} steps make one change of the weights, and there are {total} in all",
+            remedy="lower it, or train.batch_size",
+        )
+    size = step_size(settings, total // every)
+    if every > 1 and isinstance(size, keras.optimizers.schedules.LearningRateSchedule):
+        size = PerChange(size, every)
+    optimizer = keras.optimizers.Adam(
+        size,
+        weight_decay=settings.weight_decay or None,
+        gradient_accumulation_steps=every if every > 1 else None,
+    )
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
 def compiled(
     model: Any,
     contract: Contract,
@@ -105,12 +147,13 @@ def compiled(
         labelling: what the targets' labels mean; the classes alone when left out.
         pixels: training pixels (or pictures) of each class, for ``class_weights``.
         total: steps over which the step size runs its course.
+
+    Raises:
+        TrainingError: ``settings.accumulate`` is more than that.
     """
     trained = logits_model(model)
     objective, metric = _objective(contract, settings, labelling or Labelling(len(contract.classes)), pixels)
-    optimizer = keras.optimizers.Adam(step_size(settings, total), weight_decay=settings.weight_decay or None)
-    if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = adam(settings, total)
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
     trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [])
