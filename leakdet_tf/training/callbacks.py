@@ -162,7 +162,8 @@ class History(keras.callbacks.Callback):
     def write(self) -> None:
         """The rows so far, in place of what the file held."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+        names = list(dict.fromkeys(key for row in self.rows for key in row))  # an older version's rows have fewer
+        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         with _writing(self._path):
@@ -291,7 +292,8 @@ class Lines(keras.callbacks.Callback):
         left = (monotonic() - self._start) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
         self._log(
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  at most {left:.0f} s left"
+            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  "
+            f"waiting for data {100 * logs['waiting']:.0f} %  at most {left:.0f} s left"
         )
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from leakdet_tf.training.checkpoint import Checkpoint
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
+from leakdet_tf.training.waiting import Waiting
 
 ALL = "all"
 """The group of every layer."""
@@ -272,13 +273,14 @@ def train(
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
+                waiting = Waiting()
                 trained.fit(
-                    training(first, end),
+                    waiting.timed(training(first, end)),
                     validation_data=validation,
                     initial_epoch=first,
                     epochs=end,
                     steps_per_epoch=steps,
-                    callbacks=[Watch(interrupt, remedy), *measures, *lasting],
+                    callbacks=[Watch(interrupt, remedy), *measures, waiting, *lasting],
                     shuffle=False,  # the stream is shuffled already
                     verbose=0,
                 )

@@ -51,6 +51,16 @@ def told(epoch: int, act: Callable[[], Any], lines: list[str]) -> Callable[[str]
     return log
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Rows hold how long training waited, which is never the same twice."""
+    from leakdet_tf.training.waiting import Waiting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Waiting, "_add", lambda self, seconds: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """Overrides for a run of seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import checkpoint as room
 from leakdet_tf.training.checkpoint import KEPT, SUMS, State, clean, found, newest, write
 from leakdet_tf.training.loop import Outcome, train
+from leakdet_tf.training.waiting import Waiting
 
 Job = Any
 FILES = ("state.json", "weights.npz", "optimizer.npz", SUMS)
@@ -33,6 +34,14 @@ STAGED = {
     "weight_decay": 0.01,
     "stage": [{"epochs": 1, "train": ["head"], "warmup": 0}, {"epochs": 3, "train": ["all"]}],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Rows hold how long training waited, which is never the same twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Waiting, "_add", lambda self, seconds: None)
+        yield
 
 
 def layered(seed: int) -> Any:

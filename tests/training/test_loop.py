@@ -95,7 +95,7 @@ def test_the_history_file_holds_the_rows(learnt: tuple[Job, Outcome, list[str]])
     assert rows(job) == outcome.rows
     assert [row["epoch"] for row in outcome.rows] == [1, 2, 3, 4]
     names = ("background", "disc")
-    assert set(outcome.rows[0]) == {"epoch"} | {
+    assert set(outcome.rows[0]) == {"epoch", "waiting"} | {
         f"{prefix}{key}" for prefix in ("", "val_") for key in ("loss", "mean_iou", *(f"iou_{n}" for n in names))
     }
 
@@ -105,6 +105,7 @@ def test_a_line_an_epoch_and_tensorboard_files(learnt: tuple[Job, Outcome, list[
     assert [line.split("  ")[0] for line in lines] == [f"epoch {i}/4" for i in range(1, 5)]
     assert f"val mean IoU {outcome.rows[2]['val_mean_iou']:.4f}" in lines[2]
     assert all("pictures/s" in line and "s left" in line for line in lines)
+    assert f"waiting for data {100 * outcome.rows[2]['waiting']:.0f} %" in lines[2]
     assert {path.parent.name for path in job.folder.rglob("events*")} == {"train", "validation"}
 
 
