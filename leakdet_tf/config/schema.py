@@ -59,8 +59,8 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     factory: Text = Field(
-        description="Registered model (`unet`, `resnet_classifier`, `mobilenet_classifier`, `yolov8`), or "
-        "`package.module:function`."
+        description="Registered model (`unet`, `segmentation_models`, `resnet_classifier`, `mobilenet_classifier`, "
+        "`yolov8`), or `package.module:function`."
     )
     weights: Line = Field(
         default="",
