@@ -25,6 +25,7 @@ COMMANDS = {
     "benchmark": ("leakdet_tf.cli.benchmark:command", "Time bundles on this machine, side by side."),
     "engine": ("leakdet_tf.cli.engine:command", "Build a bundle's TensorRT engine on this device."),
     "synth": ("leakdet_tf.cli.synth:command", "Render pictures with exact truth, paint or filter them."),
+    "doctor": ("leakdet_tf.cli.doctor:command", "Say what this installation can do."),
     "slurm": ("leakdet_tf.cli.slurm:command", "Write sbatch scripts that survive the time limit."),
 }
 _TRAIN_PACKAGES = (

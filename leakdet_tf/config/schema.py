@@ -59,8 +59,8 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     factory: Text = Field(
-        description="Registered model (`unet`, `resnet_classifier`, `mobilenet_classifier`, `yolov8`), or "
-        "`package.module:function`."
+        description="Registered model (`unet`, `segmentation_models`, `resnet_classifier`, `mobilenet_classifier`, "
+        "`yolov8`), or `package.module:function`."
     )
     weights: Line = Field(
         default="",
@@ -101,6 +101,12 @@ class Train(Table):
         default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
     )
     batch_size: Positive = Field(default=8, description="Pictures per step.")
+    accumulate: Positive = Field(
+        default=1,
+        description="Steps whose gradients are averaged into one change of the weights: 8 steps of 4 pictures learn as "
+        "one of 32 does, in the memory of 4; batch norms, and a detector's losses, still see 4 at a time. `warmup` "
+        "counts changes. One may span two epochs; what is left over when a stage ends is dropped.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-4, description="Adam's step size.")
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -268,6 +274,25 @@ class Export(Table):
     )
 
 
+class Track(Table):
+    """Who else is told what a run does."""
+
+    mlflow: Line = Field(
+        default="",
+        description="Where MLflow keeps parameters, figures, files and the model of each run: a folder such as "
+        "`mlruns`, or the address of a server (`http://…`). Empty: nowhere. Takes the extra `[mlflow]`. A server that "
+        "fails is told of in one line, and training goes on.",
+    )
+    experiment: Line = Field(default="", description="MLflow's name for runs that belong together; empty: `name`.")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("holds a user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return value
+
+
 class Experiment(Table):
     """A whole experiment file."""
 
@@ -280,6 +305,7 @@ class Experiment(Table):
     train: Train = Field(default_factory=Train)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
+    track: Track = Field(default_factory=Track)
 
     @model_validator(mode="after")
     def _values_name_classes(self) -> Experiment:

@@ -14,6 +14,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "resnet_classifier": "leakdet_tf.models.classifier:resnet_classifier",
         "mobilenet_classifier": "leakdet_tf.models.classifier:mobilenet_classifier",
         "yolov8": "leakdet_tf.models.yolov8:yolov8",
+        "segmentation_models": "leakdet_tf.models.sm:segmentation_models",
     },
     "encoder": {
         "resnet18": "leakdet_tf.models.resnet:resnet18",

@@ -28,6 +28,24 @@ THROTTLED = {
     19: "soft temperature limit since boot",
 }
 """The bits of a Raspberry Pi's ``vcgencmd get_throttled`` (Raspberry Pi documentation, "vcgencmd")."""
+FEATURES = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+"""Instructions that decide how fast a model is, as Linux names them: x86's, then ARM's."""
 _ROOT = Path("/")
 _PLAUSIBLE_C = (-40.0, 150.0)  # an absent sensor tells numbers far outside
 _WAIT_S = 5
@@ -45,7 +63,7 @@ def facts(root: Path = _ROOT) -> dict[str, Any]:
         "cores": cores(),
         "governor": ", ".join(sorted(set(_each(root, "scaling_governor")))) or None,
         "max_mhz": max(_numbers(_each(root, "cpuinfo_max_freq"), 1e-3), default=None),
-        "memory_mb": _memory_mb(root),
+        "memory_mb": _meminfo_mb(root, "MemTotal"),
         "system": _system(root),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -59,6 +77,20 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def features(root: Path = _ROOT) -> list[str] | None:
+    """Those of :data:`FEATURES` that every core has; None where ``/proc/cpuinfo`` does not tell."""
+    lists = re.findall(r"^(?:flags|Features)\s*:(.*)$", _text(root / "proc/cpuinfo") or "", re.M)
+    if not lists:
+        return None
+    common = set.intersection(*(set(one.split()) for one in lists))
+    return [name for name in FEATURES if name in common]
+
+
+def free_mb(root: Path = _ROOT) -> int | None:
+    """Memory in MB that programs can still take without swapping: ``MemAvailable``."""
+    return _meminfo_mb(root, "MemAvailable")
 
 
 def sensors(root: Path = _ROOT) -> dict[str, Any]:
@@ -155,8 +187,8 @@ def _cpu(root: Path) -> str | None:
     return f"implementer {maker[1]}, part {', '.join(parts)}" if maker and parts else None
 
 
-def _memory_mb(root: Path) -> int | None:
-    match = re.search(r"^MemTotal:\s+(\d+) kB$", _text(root / "proc/meminfo") or "", re.M)
+def _meminfo_mb(root: Path, key: str) -> int | None:
+    match = re.search(rf"^{key}:\s+(\d+) kB$", _text(root / "proc/meminfo") or "", re.M)
     return int(match[1]) // 1024 if match else None
 
 

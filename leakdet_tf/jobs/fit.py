@@ -44,6 +44,8 @@ from leakdet_tf.jobs.resume import (
 )
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
 from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
+from leakdet_tf.jobs.track import Tracker, tracking
+from leakdet_tf.jobs.track import require as require_tracking
 from leakdet_tf.training.interrupt import leaving_at_once
 
 _EXAMPLES = {"segment": 6, "classify": 24, "detect": 12}
@@ -97,6 +99,7 @@ def fit(
 
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
+    require_tracking(experiment.track)
     start_tensorflow()
     if experiment.train.deterministic:
         same_sums()
@@ -159,7 +162,8 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         log("resumed: there is no checkpoint yet, training begins anew in this folder")
     if checkpoint is None:
         settle(model, caches["train"], log=log)
-    outcome = _train(model, contract, experiment, parts["train"], caches, folder, log, checkpoint)
+    tracker = held.enter_context(tracking(experiment, folder, log))
+    outcome = _train(model, contract, experiment, parts["train"], caches, folder, log, checkpoint, tracker)
     if outcome.reason == "terminated":
         log(f"terminated after {outcome.epochs} epochs, which are kept; steps after them will be repeated. Go on with:")
         return Fitted(folder, False, [], terminated=True)
@@ -172,7 +176,7 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         log(f"  {program()} evaluate {folder}")
         log(f"  {program()} export {folder}")
         return Fitted(folder, True, [])
-    done = _conclude(folder, experiment, opened, parts, caches, outcome, log)
+    done = _conclude(folder, experiment, opened, parts, caches, outcome, log, tracker)
     mark_finished(folder, outcome.epochs, outcome.reason)
     return done
 
@@ -228,6 +232,7 @@ def _train(
     folder: Path,
     log: Log,
     checkpoint: Any,
+    tracker: Tracker,
 ) -> Any:
     from leakdet_tf.data.pipeline import epoch_length, plain, steps, training
     from leakdet_tf.training.callbacks import save_model
@@ -271,6 +276,7 @@ def _train(
         identity=identity(folder, caches),
         start=checkpoint,
         score=validation_score(contract, caches["val"]) if contract.task == "detect" else None,
+        tell=tracker.epoch,
     )
     if not outcome.epochs:
         save_model(model, folder / "checkpoints" / "last.keras")
@@ -326,6 +332,7 @@ def _conclude(
     caches: dict[str, Cache],
     outcome: Any,
     log: Log,
+    tracker: Tracker,
 ) -> Fitted:
     from leakdet_tf.jobs.evaluate import write_report
     from leakdet_tf.jobs.export import write_bundles
@@ -348,7 +355,9 @@ def _conclude(
         "keras_test_metrics": done.report["metrics"],
     }
     bundles = write_bundles(opened, experiment, parts, facts=facts, log=log)
-    names = ["curves.png", "examples.png", *(file.name for file in done.files)]
+    drawn = [folder / name for name in ("curves.png", "examples.png")]
+    tracker.report(folder, opened.predictor.contract, done.report["metrics"], [*drawn, *done.files])
+    names = [file.name for file in (*drawn, *done.files)]
     log(f"model, report and pictures: {folder}  ({', '.join(names)})")
     first = parts["test"][0].images[opened.predictor.contract.primary]
     log("next:")

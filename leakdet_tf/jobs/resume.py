@@ -167,7 +167,7 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
     """
     if not (folder / EXPERIMENT).is_file():
         return
-    was, now = (_flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
+    was, now = (flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
     differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in _MAY_DIFFER]
     if differing:
         key, more = differing[0], len(differing) - 1
@@ -178,16 +178,17 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
         )
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table's values by dotted key, such as ``data.source.0.root``."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            flat |= _flat({str(i): item for i, item in enumerate(value)}, f"{prefix}{key}.")
+            found |= flat({str(i): item for i, item in enumerate(value)}, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _said(values: Mapping[str, Any], key: str) -> str:

@@ -182,19 +182,25 @@ def _unwritable(path: Path, reason: str) -> TrainingError:
 class History(keras.callbacks.Callback):
     """``history.csv``: one row an epoch, the whole file rewritten so that it is never half a row.
 
+    Args:
+        path: the file.
+        tell: takes each epoch's row after it was written.
+
     Raises:
         TrainingError: at an epoch's end, when the disk is full or not writable.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[Mapping[str, float]], None] | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._tell = path, tell
         self.rows: list[dict[str, float]] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Add the epoch's figures."""
         self.rows.append({"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}})
         self.write()
+        if self._tell:
+            self._tell(self.rows[-1])
 
     def restore(self, state: State) -> None:
         """Take a checkpoint's rows; the file loses what was written after it."""
@@ -366,7 +372,8 @@ class Lines(keras.callbacks.Callback):
         left = (monotonic() - self._start) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
         self._log(
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  at most {left:.0f} s left"
+            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  "
+            f"waiting for data {100 * logs['waiting']:.0f} %  at most {left:.0f} s left"
         )
 
     def close(self) -> None:

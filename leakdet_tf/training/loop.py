@@ -24,6 +24,7 @@ from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
+from leakdet_tf.training.waiting import Waiting
 
 ALL = "all"
 """The group of every layer."""
@@ -87,6 +88,48 @@ def step_size(settings: Train, total: int) -> Any:
     return rate
 
 
+class PerChange(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that counts changes of the weights. Keras 3.15 asks it by steps, however many make one change.
+
+    Args:
+        schedule: by changes, from 0.
+        accumulate: steps to a change.
+    """
+
+    def __init__(self, schedule: Any, accumulate: int) -> None:
+        super().__init__()
+        self._schedule, self._accumulate = schedule, accumulate
+
+    def __call__(self, step: Any) -> Any:
+        """The step size of the change that step ``step``, from 0, belongs to."""
+        return self._schedule(keras.ops.floor_divide(step, self._accumulate))
+
+
+def adam(settings: Train, total: int) -> Any:
+    """Adam for ``total`` steps, which changes the weights at every ``settings.accumulate``-th.
+
+    Raises:
+        TrainingError: there are fewer steps than one change takes.
+    """
+    every = settings.accumulate
+    if every > total:
+        raise TrainingError(
+            f"train.accumulate: {every} steps make one change of the weights, and there are {total} in all",
+            remedy="lower it, or train.batch_size",
+        )
+    size = step_size(settings, total // every)
+    if every > 1 and isinstance(size, keras.optimizers.schedules.LearningRateSchedule):
+        size = PerChange(size, every)
+    optimizer = keras.optimizers.Adam(
+        size,
+        weight_decay=settings.weight_decay or None,
+        gradient_accumulation_steps=every if every > 1 else None,
+    )
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
 def compiled(
     model: Any,
     contract: Contract,
@@ -107,12 +150,13 @@ def compiled(
         labelling: what the targets' labels mean; the classes alone when left out.
         pixels: training pixels (or pictures) of each class, for ``class_weights``.
         total: steps over which the step size runs its course.
+
+    Raises:
+        TrainingError: ``settings.accumulate`` is more than that.
     """
     trained = logits_model(model)
     objective, metric = _objective(contract, settings, labelling or Labelling(len(contract.classes)), pixels)
-    optimizer = keras.optimizers.Adam(step_size(settings, total), weight_decay=settings.weight_decay or None)
-    if settings.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = adam(settings, total)
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
     trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [])
@@ -158,6 +202,7 @@ def train(
     identity: Mapping[str, str] | None = None,
     start: Checkpoint | None = None,
     score: Score | None = None,
+    tell: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Outcome:
     """Fit ``model`` in place, stage by stage.
 
@@ -182,6 +227,7 @@ def train(
         start: the run's checkpoint to go on from.
         score: of a detector, which needs it: after each epoch it takes every validation picture's raw output (A,
             64 + C), one after the other in the stream's order, and gives figures by name, ``map`` among them.
+        tell: takes each epoch's row of ``history.csv``.
 
     Raises:
         ValueError: a detector has no ``score``.
@@ -196,13 +242,14 @@ def train(
     monitor, called = MONITORS[contract.task]
     pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep)
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
-    history = History(folder / "history.csv")
+    history, waiting = History(folder / "history.csv", tell), Waiting()
     lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
     exploding = (
         f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
     )
     saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace)
-    lasting = [keeper, history, lines, Board(folder / "tensorboard"), saver]
+    # behind the history, whose rows are the same from run to run
+    lasting = [keeper, history, waiting, lines, Board(folder / "tensorboard"), saver]
     stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
     for stage in stages:
         select(model, stage.train)
@@ -240,7 +287,7 @@ def train(
                 watching = [Watch(interrupt, remedy), Explosion(settings.loss_limit, exploding)]
                 with said_plainly(settings.batch_size):
                     trained.fit(
-                        training(first, end),
+                        waiting.timed(training(first, end)),
                         validation_data=validation,
                         initial_epoch=first,
                         epochs=end,

@@ -49,6 +49,21 @@ def test_a_pi_s_facts(pi: Path) -> None:
     assert found["cores"] == len(os.sched_getaffinity(0))
 
 
+def test_the_instructions_that_every_core_has(tmp_path: Path) -> None:
+    write(tmp_path, "proc/cpuinfo", "flags\t\t: fpu avx2 fma avx512f amx_tile\n\nflags\t\t: fpu avx2 avx512f fma\n")
+    assert machine.features(tmp_path) == ["avx2", "fma", "avx512f"]
+    write(tmp_path, "proc/cpuinfo", "Features\t: fp asimd evtstrm asimddp i8mm\n")
+    assert machine.features(tmp_path) == ["asimd", "asimddp", "i8mm"]
+    write(tmp_path, "proc/cpuinfo", "processor : 0\n")
+    assert machine.features(tmp_path) is None
+
+
+def test_free_memory(tmp_path: Path) -> None:
+    assert machine.free_mb(tmp_path) is None
+    write(tmp_path, "proc/meminfo", "MemTotal: 4096000 kB\nMemAvailable: 2048000 kB\n")
+    assert machine.free_mb(tmp_path) == 2000
+
+
 def test_temperature_clock_and_throttling(pi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, 'test "$1" = get_throttled && echo throttled=0x50004')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")

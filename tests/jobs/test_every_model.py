@@ -31,6 +31,7 @@ QUICK = {
     "resnet_classifier": "test_classify_fit.py",
     "mobilenet_classifier": "test_mobilenet_classifier_is_trained_and_exported",
     "yolov8": "test_yolov8_is_trained_and_exported",
+    "segmentation_models": "test_segmentation_models_is_trained_and_exported",
 }
 """The quick test that walks the road of each family."""
 
@@ -76,3 +77,16 @@ def test_yolov8_is_trained_and_exported(tmp_path: Path) -> None:
     predictor = Predictor(done.bundles[0])
     assert predictor.contract.class_names == ("hotspot",)
     assert predictor.card["parity"]["decisions"] == 4 * (8 * 8 + 4 * 4 + 2 * 2)
+
+
+def test_segmentation_models_is_trained_and_exported(tmp_path: Path) -> None:
+    pytest.importorskip(
+        "efficientnet", reason="segmentation-models is not installed; runs again after: pip install 'leakdet_tf[sm]'"
+    )
+    overrides = [f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'data'}", "train.epochs=1", "export.pictures=2"]
+    overrides += ["data.synth.counts={train = 8, val = 2, test = 2}", "data.synth.size=[32, 32]"]
+    overrides += ["data.inputs.image.size=[32, 32]", "train.batch_size=4", "evaluate.resamples=100"]
+    narrow = "options = {decoder_filters = [8, 8, 8, 4, 4]}"
+    overrides += [f'model={{factory = "segmentation_models", architecture = "linknet", {narrow}}}']
+    done = fit(EXPERIMENT, overrides, echo=lambda line: None)
+    assert Predictor(done.bundles[0]).card["parity"]["changed_share"] <= 1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -102,6 +103,7 @@ def test_a_line_an_epoch_and_tensorboard_files(learnt: tuple[Job, Outcome, list[
     assert [line.split("  ")[0] for line in lines] == [f"epoch {i}/4" for i in range(1, 5)]
     assert f"val mean IoU {outcome.rows[2]['val_mean_iou']:.4f}" in lines[2]
     assert all("pictures/s" in line and "s left" in line for line in lines)
+    assert all(re.search(r"waiting for data \d+ %", line) for line in lines)
     assert {path.parent.name for path in job.folder.rglob("events*")} == {"train", "validation"}
 
 
