@@ -25,9 +25,9 @@ from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require
+from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
-from leakdet_tf.jobs.quiet import start_tensorflow
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -96,7 +96,7 @@ def fit(
 
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
-    start_tensorflow()
+    backend.start(experiment.train.backend)
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
 
@@ -248,7 +248,7 @@ def _train(
         )
 
     log(
-        f"training {model.name}: {model.count_params():,} parameters, {len(cache)} pictures, "
+        f"training {model.name} under {settings.backend}: {model.count_params():,} parameters, {len(cache)} pictures, "
         f"up to {settings.total_epochs} epochs of {length}"
     )
     outcome = train(

@@ -46,10 +46,10 @@ def box_losses(targets: Tensor, outputs: Tensor, size: Size) -> Parts:
         outputs: float32 (B, A, 64 + C).
         size: (height, width) of the model's input.
     """
-    middles, strides = grid(size)
+    middles, strides = map(ops.convert_to_tensor, grid(size))
     logits, class_logits = outputs[..., : 4 * BINS], outputs[..., 4 * BINS :]
     bins = ops.reshape(logits, (*ops.shape(logits)[:2], 4, BINS))
-    cells = ops.sum(ops.softmax(bins, axis=-1) * np.arange(BINS, dtype=np.float32), axis=-1)
+    cells = ops.sum(ops.multiply(ops.softmax(bins, axis=-1), np.arange(BINS, dtype=np.float32)), axis=-1)
     spread = cells * strides[:, None]
     boxes = ops.concatenate([middles - spread[..., :2], middles + spread[..., 2:]], axis=-1)
 
@@ -112,7 +112,7 @@ def distribution_focal(cells: Tensor, bins: Tensor) -> Tensor:
     """
     cells = ops.clip(cells, 0.0, _LAST)
     # A bin's share falls from 1 at its distance to 0 at its neighbours'.
-    shares = ops.maximum(1.0 - ops.abs(cells[..., None] - np.arange(BINS, dtype=np.float32)), 0.0)
+    shares = ops.maximum(1.0 - ops.abs(ops.subtract(cells[..., None], np.arange(BINS, dtype=np.float32))), 0.0)
     return ops.mean(ops.logsumexp(bins, axis=-1) - ops.sum(shares * bins, axis=-1), axis=-1)
 
 
