@@ -36,7 +36,7 @@ from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.quiet import quiet_start
 
 USUAL = "tensorflow"
-MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
+MODELS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "unet": ("segment", 128, {"encoder": "resnet18"}),
     "resnet_classifier": ("classify", 128, {"encoder": "resnet18_v1"}),
     "yolov8": ("detect", 256, {"size": "n", "implementation": "native"}),
@@ -54,7 +54,8 @@ def main() -> int:
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
-        worker(*given.alone, given)
+        name, model = given.alone
+        worker(name, model, given)
         return 0
     for model in given.models.split(","):
         compare(model, given.backends.split(","), given)
@@ -130,7 +131,8 @@ def steps_of(name: str, given: argparse.Namespace) -> Callable[[int], None]:
     task, size, arguments = MODELS[name]
     specs, classes = {"image": ImageSpec(size, size)}, ["one", "two", "three"]
     built = build(name, arguments, inputs=specs, classes=len(classes), seed=0, task=task)
-    contract = Contract(task, specs, classes_of(classes), activation_of(built))
+    activation: Any = activation_of(built)
+    contract = Contract(task, specs, classes_of(classes), activation)
     trained, _ = compiled(built, contract, Train(batch_size=given.batch))
     cache = pictures(task, size, given.batch * given.steps)
     stream = training(cache, batch_size=given.batch, seed=0, settings=Augment(), epochs=10_000)
@@ -148,12 +150,12 @@ def pictures(task: str, size: int, count: int) -> Cache:
     kinds = random.integers(0, 3, (count, 4))
     corners = random.uniform(0, size * 0.6, (count, 4, 2))
     boxes = [corners, corners + random.uniform(8, size * 0.4, (count, 4, 2)), kinds[..., None], np.zeros((count, 4, 1))]
-    targets = {
+    targets: dict[str, Any] = {
         "segment": random.integers(0, 3, (count, size, size), dtype=np.uint8),
         "classify": np.eye(3, dtype=np.uint8)[kinds[:, 0]],
         "detect": np.concatenate(boxes, axis=-1).astype(np.float32),
-    }[task]
-    return Cache(tuple(map(str, range(count))), {"image": images}, targets, ((),) * count)
+    }
+    return Cache(tuple(map(str, range(count))), {"image": images}, targets[task], ((),) * count)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from leakdet_tf.core.tasks.detect import STRIDES
+from leakdet_tf.training.losses import one_of
 
 Tensor = Any
 TOP = 10
@@ -112,7 +113,7 @@ def _better(
     if said.shape[1] == 1:
         scores = said
     else:
-        scores = ops.matmul(ops.one_hot(ops.cast(label, "int32"), said.shape[1], dtype="float32"), said)
+        scores = ops.matmul(one_of(ops.cast(label, "int32"), said.shape[1]), said)
     metric = ALPHA * scores + BETA * ops.log(ops.maximum(overlap, _TINY))
     metric = ops.where(held, metric, _FAR)
     least = ops.top_k(metric, min(TOP, metric.shape[-1]), sorted=True)[0][..., -1:]

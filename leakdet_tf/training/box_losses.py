@@ -18,6 +18,7 @@ from keras import ops
 from leakdet_tf.core.images import Size
 from leakdet_tf.core.tasks.detect import BINS, grid
 from leakdet_tf.training.box_assign import assign, iou
+from leakdet_tf.training.losses import one_of
 
 Tensor = Any
 FACTORS = (7.5, 0.5, 1.5)
@@ -58,7 +59,7 @@ def box_losses(targets: Tensor, outputs: Tensor, size: Size) -> Parts:
     place = ops.arange(batch, dtype="int32")[:, None] * most + given.row
     truth = ops.take(ops.reshape(targets, (-1, columns)), place, axis=0)
     label = ops.cast(truth[..., 4], "int32")
-    wanted = ops.one_hot(label, class_logits.shape[-1], dtype="float32") * given.score[..., None]
+    wanted = one_of(label, class_logits.shape[-1]) * given.score[..., None]
     classes = binary_cross_entropy(wanted, class_logits) * (1.0 - given.ignored)[..., None]
 
     has = given.positive > 0

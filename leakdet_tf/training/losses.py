@@ -60,9 +60,9 @@ class Scheme:
 
 
 def one_of(labels: Tensor, count: int) -> Tensor:
-    """Labels (...) → float32 (..., count): 1 at the label's place; all zeros for IGNORE, which is beyond the labels.
+    """Labels (...) → float32 (..., count): 1 at the label's place; all zeros for labels that are none, as IGNORE.
 
-    Keras's own refuses labels beyond the count under torch.
+    Keras's own refuses labels beyond the count under torch, where it tries a loss on ones before it trains.
     """
     return ops.cast(ops.equal(labels[..., None], np.arange(count, dtype=np.int32)), "float32")
 

@@ -67,7 +67,7 @@ def test_at_an_epochs_end_files_hold_what_was_learnt(job: Job, make_job: Callabl
 
 @pytest.mark.parametrize(
     ("event", "turn", "steps"),
-    [("on_train_batch_end", 2, 2), ("on_train_batch_end", 4, 4), ("on_test_begin", 1, 3), ("on_epoch_end", 1, 3)],
+    [("on_train_batch_begin", 2, 2), ("on_train_batch_begin", 5, 5), ("on_test_begin", 1, 3), ("on_epoch_end", 1, 3)],
 )
 def test_stopped_it_leaves_the_weights_of_the_last_finished_step(
     job: Job,
@@ -81,8 +81,8 @@ def test_stopped_it_leaves_the_weights_of_the_last_finished_step(
     expected = stepped(make_job(tmp_path / "other"), steps)
     turns, original = [], getattr(Lines, event)
 
-    def press(lines: Lines, *arguments: Any) -> None:
-        original(lines, *arguments)
+    def press(lines: Lines, *arguments: Any, **keys: Any) -> None:
+        original(lines, *arguments, **keys)
         turns.append(event)
         if len(turns) == turn:
             os.kill(os.getpid(), signal.SIGINT)
