@@ -110,10 +110,8 @@ def _better(
     slack = ops.maximum(STRIDES[0] - (high - low), 0.0) / 2
     held = ops.logical_and(_inside(low - slack, high + slack, middles), wanted)
     overlap = iou(edges[:, :, None], boxes[:, None])
-    if said.shape[1] == 1:
-        scores = said
-    else:
-        scores = ops.matmul(one_of(ops.cast(label, "int32"), said.shape[1]), said)
+    kinds = ops.cast(label, "int32")
+    scores = said if said.shape[1] == 1 else ops.matmul(one_of(kinds, said.shape[1]), said)
     metric = ALPHA * scores + BETA * ops.log(ops.maximum(overlap, _TINY))
     metric = ops.where(held, metric, _FAR)
     least = ops.top_k(metric, min(TOP, metric.shape[-1]), sorted=True)[0][..., -1:]
