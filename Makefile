@@ -1,4 +1,4 @@
-# make fit · make test · make check · make docs · make test-slow · make test-diffusion · make bench
+# make fit · make test · make check · make docs · make test-slow · make test-diffusion · make test-backends · make bench
 # Every target builds the environment it needs, from the lock of this Python, once.
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
@@ -9,7 +9,7 @@ ARGS ?=
 # Tests run in so many processes, a file in one of them.
 JOBS ?= 2
 
-.PHONY: fit test test-slow test-diffusion check docs bench lock clean
+.PHONY: fit test test-slow test-diffusion test-backends check docs bench lock clean
 
 fit: $(VENV)/train.stamp
 	$(BIN)/leakdet-tf fit experiments/gas_unet.toml $(ARGS)
@@ -28,6 +28,19 @@ test-diffusion: $(VENV)-diffusion/stamp
 $(VENV)-diffusion/stamp: $(LOCK) setup.cfg pyproject.toml
 	test -x $(VENV)-diffusion/bin/python || $(PYTHON) -m venv $(VENV)-diffusion
 	$(VENV)-diffusion/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) 'torch==2.13.0' -e '.[diffusion]' pytest
+	touch $@
+
+# Keras's other backends are large too. What holds between backends first, then what each promises by itself.
+ON_EACH = tests/training/test_on_every_backend.py tests/training/test_checkpoint.py tests/training/test_detect_loop.py
+test-backends: $(VENV)-backends/stamp
+	$(VENV)-backends/bin/python -m pytest tests/backends $(ARGS)
+	KERAS_BACKEND=jax $(VENV)-backends/bin/python -m pytest $(ON_EACH) $(ARGS)
+	KERAS_BACKEND=torch $(VENV)-backends/bin/python -m pytest $(ON_EACH) $(ARGS)
+
+# Of torch exactly this one: a looser range resolves to gigabytes of CUDA.
+$(VENV)-backends/stamp: $(LOCK) setup.cfg pyproject.toml
+	test -x $(VENV)-backends/bin/python || $(PYTHON) -m venv $(VENV)-backends
+	$(VENV)-backends/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) 'torch==2.13.0' 'jax==0.10.2' -e '.[jax,torch,test]'
 	touch $@
 
 check: $(VENV)/dev.stamp
@@ -66,4 +79,4 @@ lock:
 	uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 -o constraints/py310.txt setup.cfg
 
 clean:
-	rm -rf $(VENV) $(VENV)-diffusion build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-diffusion $(VENV)-backends build *.egg-info .mypy_cache .ruff_cache .pytest_cache

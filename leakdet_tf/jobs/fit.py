@@ -25,9 +25,10 @@ from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require
+from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
-from leakdet_tf.jobs.quiet import same_sums, start_tensorflow
+from leakdet_tf.jobs.quiet import same_sums
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -100,8 +101,8 @@ def fit(
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
     require_tracking(experiment.track)
-    start_tensorflow()
-    if experiment.train.deterministic:
+    backend.start(experiment.train.backend)
+    if experiment.train.deterministic and experiment.train.backend == "tensorflow":
         same_sums()
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
@@ -258,7 +259,7 @@ def _train(
         )
 
     log(
-        f"training {model.name}: {model.count_params():,} parameters, {len(cache)} pictures, "
+        f"training {model.name} under {settings.backend}: {model.count_params():,} parameters, {len(cache)} pictures, "
         f"up to {settings.total_epochs} epochs of {length}"
     )
     outcome = train(

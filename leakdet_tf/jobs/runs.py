@@ -18,13 +18,15 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.edge.bundle import CONTRACT, SUMS
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.quiet import start_tensorflow
+from leakdet_tf.jobs import backend
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.keras"
 _PACKAGES = (
     "tensorflow",
     "keras",
+    "jax",
+    "torch",
     "keras-cv",
     "numpy",
     "pillow",
@@ -132,7 +134,7 @@ def open_model(path: str | Path, *, threads: int | None = None) -> Opened:
             f"{folder}: neither a run nor a bundle", remedy="give a folder under runs/, or an export in one"
         )
     model, note = _model_file(folder)
-    start_tensorflow()
+    backend.start(backend.to_open(folder / EXPERIMENT))
     from leakdet_tf.models.runtime import KerasBackend, load_model
 
     contract = Contract.load(folder / CONTRACT)

@@ -60,8 +60,8 @@ def yolov8(
         input_shape: (H, W, C). H and W are divisible by 32; C is any number of channels.
         classes: how many there are, background not among them.
         size: ``"n"``, ``"s"``, ``"m"``, ``"l"`` or ``"x"``: a row of :data:`SIZES`.
-        implementation: ``"kerascv"``: layers that KerasCV's YOLOV8Backbone and YOLOV8Detector build; ``"native"``:
-            plain Keras layers, without that package and with fewer of them.
+        implementation: ``"kerascv"``: layers that KerasCV's YOLOV8Backbone and YOLOV8Detector build, on TensorFlow;
+            ``"native"``: plain Keras layers, on every backend, without that package and with fewer of them.
         channels: four numbers in place of the size's, each even.
         depths: four numbers in place of the size's. The first is also the depth of the decoder's way down.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
@@ -73,7 +73,7 @@ def yolov8(
             ``input_name``.
 
     Raises:
-        ModelError: an argument is out of range, or KerasCV is wanted and not installed.
+        ModelError: an argument is out of range, or KerasCV is wanted and not installed, or not under TensorFlow.
     """
     if inputs is not None:
         if len(inputs) != 1:
@@ -87,6 +87,11 @@ def yolov8(
     for word, value, known in (("size", size, SIZES), ("implementation", implementation, _IMPLEMENTATIONS)):
         if value not in known:
             raise ModelError(f"{name}: {word} '{value}' is unknown", remedy=did_you_mean(str(value), known))
+    if implementation == "kerascv" and (backend := keras.config.backend()) != "tensorflow":
+        raise ModelError(
+            f"{name}: implementation 'kerascv' is for the backend tensorflow, Keras is at work under {backend}",
+            remedy='set implementation = "native" in [model]: the same network',
+        )
     widths = _four(name, "channels", SIZES[size][0] if channels is None else channels, even=True)
     stages = _four(name, "depths", SIZES[size][1] if depths is None else depths)
 

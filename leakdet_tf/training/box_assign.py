@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from keras import ops
 
 from leakdet_tf.core.tasks.detect import STRIDES
+from leakdet_tf.training.losses import one_of
 
 Tensor = Any
 TOP = 10
@@ -47,9 +46,7 @@ class Assigned(NamedTuple):
     ignored: Tensor
 
 
-def assign(
-    targets: Tensor, boxes: Tensor, class_logits: Tensor, middles: npt.NDArray[np.float32], *, rows: int = _ROWS
-) -> Assigned:
+def assign(targets: Tensor, boxes: Tensor, class_logits: Tensor, middles: Tensor, *, rows: int = _ROWS) -> Assigned:
     """Give true boxes to anchors.
 
     Args:
@@ -61,9 +58,9 @@ def assign(
         rows: how many of a picture's targets are looked at together.
     """
     boxes, class_logits = ops.stop_gradient(boxes), ops.stop_gradient(class_logits)
-    targets = ops.stop_gradient(targets)
+    targets, middles = ops.stop_gradient(targets), ops.convert_to_tensor(middles)
     batch, most = ops.shape(targets)[:2]
-    anchors = len(middles)
+    anchors = middles.shape[0]
     said = ops.transpose(-ops.softplus(-class_logits), (0, 2, 1))  # log p (B, C, A)
     nothing = ops.zeros((batch, anchors), "float32")
     best = (ops.cast(nothing, "int32"), nothing - 1.0, nothing + _FAR, nothing)  # row, IoU, log t, ignored
@@ -101,7 +98,7 @@ def _better(
     start: Tensor,
     boxes: Tensor,
     said: Tensor,
-    middles: npt.NDArray[np.float32],
+    middles: Tensor,
 ) -> tuple[Tensor, ...]:
     """What is best so far, and among some more rows (B, m, 6) of the targets, the first of them row ``start``."""
     edges, label = targets[..., :4], targets[..., 4]
@@ -113,10 +110,8 @@ def _better(
     slack = ops.maximum(STRIDES[0] - (high - low), 0.0) / 2
     held = ops.logical_and(_inside(low - slack, high + slack, middles), wanted)
     overlap = iou(edges[:, :, None], boxes[:, None])
-    if said.shape[1] == 1:
-        scores = said
-    else:
-        scores = ops.matmul(ops.one_hot(ops.cast(label, "int32"), said.shape[1], dtype="float32"), said)
+    kinds = ops.cast(label, "int32")
+    scores = said if said.shape[1] == 1 else ops.matmul(one_of(kinds, said.shape[1]), said)
     metric = ALPHA * scores + BETA * ops.log(ops.maximum(overlap, _TINY))
     metric = ops.where(held, metric, _FAR)
     least = ops.top_k(metric, min(TOP, metric.shape[-1]), sorted=True)[0][..., -1:]
@@ -136,7 +131,7 @@ def _better(
     )
 
 
-def _inside(low: Tensor, high: Tensor, middles: npt.NDArray[np.float32]) -> Tensor:
+def _inside(low: Tensor, high: Tensor, middles: Tensor) -> Tensor:
     """bool (B, m, A): whether a middle lies in a box (B, m, 2) to (B, m, 2); on its edge too."""
     after = ops.logical_and(middles[:, 0] >= low[..., 0:1], middles[:, 1] >= low[..., 1:2])
     return ops.logical_and(after, ops.logical_and(middles[:, 0] <= high[..., 0:1], middles[:, 1] <= high[..., 1:2]))

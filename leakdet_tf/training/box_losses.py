@@ -18,6 +18,7 @@ from keras import ops
 from leakdet_tf.core.images import Size
 from leakdet_tf.core.tasks.detect import BINS, grid
 from leakdet_tf.training.box_assign import assign, iou
+from leakdet_tf.training.losses import one_of
 
 Tensor = Any
 FACTORS = (7.5, 0.5, 1.5)
@@ -46,10 +47,10 @@ def box_losses(targets: Tensor, outputs: Tensor, size: Size) -> Parts:
         outputs: float32 (B, A, 64 + C).
         size: (height, width) of the model's input.
     """
-    middles, strides = grid(size)
+    middles, strides = map(ops.convert_to_tensor, grid(size))
     logits, class_logits = outputs[..., : 4 * BINS], outputs[..., 4 * BINS :]
     bins = ops.reshape(logits, (*ops.shape(logits)[:2], 4, BINS))
-    cells = ops.sum(ops.softmax(bins, axis=-1) * np.arange(BINS, dtype=np.float32), axis=-1)
+    cells = ops.sum(ops.multiply(ops.softmax(bins, axis=-1), np.arange(BINS, dtype=np.float32)), axis=-1)
     spread = cells * strides[:, None]
     boxes = ops.concatenate([middles - spread[..., :2], middles + spread[..., 2:]], axis=-1)
 
@@ -58,7 +59,7 @@ def box_losses(targets: Tensor, outputs: Tensor, size: Size) -> Parts:
     place = ops.arange(batch, dtype="int32")[:, None] * most + given.row
     truth = ops.take(ops.reshape(targets, (-1, columns)), place, axis=0)
     label = ops.cast(truth[..., 4], "int32")
-    wanted = ops.one_hot(label, class_logits.shape[-1], dtype="float32") * given.score[..., None]
+    wanted = one_of(label, class_logits.shape[-1]) * given.score[..., None]
     classes = binary_cross_entropy(wanted, class_logits) * (1.0 - given.ignored)[..., None]
 
     has = given.positive > 0
@@ -112,7 +113,7 @@ def distribution_focal(cells: Tensor, bins: Tensor) -> Tensor:
     """
     cells = ops.clip(cells, 0.0, _LAST)
     # A bin's share falls from 1 at its distance to 0 at its neighbours'.
-    shares = ops.maximum(1.0 - ops.abs(cells[..., None] - np.arange(BINS, dtype=np.float32)), 0.0)
+    shares = ops.maximum(1.0 - ops.abs(ops.subtract(cells[..., None], np.arange(BINS, dtype=np.float32))), 0.0)
     return ops.mean(ops.logsumexp(bins, axis=-1) - ops.sum(shares * bins, axis=-1), axis=-1)
 
 

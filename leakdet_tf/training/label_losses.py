@@ -31,7 +31,7 @@ def _focal(targets: Tensor, logits: Tensor, scheme: Scheme, gamma: float) -> Ten
     if scheme.activation == "sigmoid":
         wanted = there * (1.0 - scheme.smoothing) + scheme.smoothing / 2
         losses = wanted * damped(ops.softplus(-logits), gamma) + (1.0 - wanted) * damped(ops.softplus(logits), gamma)
-        return ops.sum(losses * scheme.weights, axis=-1) / float(scheme.weights.sum())
+        return ops.sum(ops.multiply(losses, scheme.weights), axis=-1) / float(scheme.weights.sum())
     wanted = there * (1.0 - scheme.smoothing) + scheme.smoothing / logits.shape[-1]
     losses = damped(ops.logsumexp(logits, axis=-1, keepdims=True) - logits, gamma)
-    return ops.sum(wanted * losses, axis=-1) * ops.sum(there * scheme.weights, axis=-1)
+    return ops.sum(wanted * losses, axis=-1) * ops.sum(ops.multiply(there, scheme.weights), axis=-1)

@@ -59,6 +59,14 @@ class Scheme:
         return weights
 
 
+def one_of(labels: Tensor, count: int) -> Tensor:
+    """Labels (...) → float32 (..., count): 1 at the label's place; all zeros for labels that are none, as IGNORE.
+
+    Keras's own refuses labels beyond the count under torch, where it tries a loss on ones before it trains.
+    """
+    return ops.cast(ops.equal(labels[..., None], np.arange(count, dtype=np.int32)), "float32")
+
+
 def cross_entropy(targets: Tensor, logits: Tensor, scheme: Scheme) -> Tensor:
     """Weighted mean over counted pixels of -log p(label); for ``sigmoid`` the mean over classes of the binary one."""
     return _focal(targets, logits, scheme, 0.0)
@@ -70,7 +78,7 @@ def focal(targets: Tensor, logits: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _focal(targets: Tensor, logits: Tensor, scheme: Scheme, gamma: float) -> Tensor:
-    hot = ops.one_hot(targets, scheme.labelling.count, dtype="float32")  # IGNORE is beyond the labels: all zeros
+    hot = one_of(targets, scheme.labelling.count)
     allowed = ops.matmul(hot, scheme.members) if scheme.labelling.sets else hot
     if scheme.activation == "sigmoid":
         losses = _binary(logits, allowed, gamma)
@@ -121,7 +129,7 @@ def jaccard(targets: Tensor, logits: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _overlap(targets: Tensor, logits: Tensor, scheme: Scheme, share: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    hot = ops.one_hot(targets, scheme.labelling.count, dtype="float32")
+    hot = one_of(targets, scheme.labelling.count)
     counted = ops.cast(ops.not_equal(targets, IGNORE), "float32")[..., None]
     truth, predicted = hot, label_probabilities(logits, scheme)
     if scheme.labelling.sets:
@@ -134,7 +142,8 @@ def _overlap(targets: Tensor, logits: Tensor, scheme: Scheme, share: Callable[[T
     predicted = predicted * counted
     both = ops.sum(truth * predicted, axis=(1, 2))
     sizes = ops.sum(truth, axis=(1, 2)) + ops.sum(predicted, axis=(1, 2))
-    weights = ops.cast(ops.sum(hot, axis=(1, 2)) > 0, "float32") * scheme.label_weights
+    present = ops.cast(ops.sum(hot, axis=(1, 2)) > 0, "float32")
+    weights = ops.multiply(present, scheme.label_weights)
     losses = (1.0 - share(both, sizes)) * weights
     return ops.sum(losses, axis=-1) / ops.maximum(ops.sum(weights, axis=-1), _TINY)
 

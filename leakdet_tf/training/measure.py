@@ -42,7 +42,10 @@ class Confusion(keras.metrics.Metric):
         cells = self.labelling.count * self.labelling.classes
         # Ignored pixels fall into one cell more, which is cut off.
         key = ops.where(ops.equal(truth, IGNORE), cells, truth * self.labelling.classes + chosen)
-        counts = ops.cast(ops.bincount(key, minlength=cells + 1)[:cells], "int32")
+        if keras.backend.backend() == "jax":  # cannot trace a bincount, whose length follows from the values
+            counts = ops.segment_sum(ops.ones_like(key), key, num_segments=cells + 1)[:cells]
+        else:
+            counts = ops.cast(ops.bincount(key, minlength=cells + 1)[:cells], "int32")
         low = self._low + counts
         self._high.assign(self._high + low // _LIMB)
         self._low.assign(low % _LIMB)
@@ -144,5 +147,6 @@ class Scored(keras.callbacks.Callback):
 
     def _outputs(self) -> Iterator[Outputs]:
         for inputs, _, weights in self._validation:
-            found = self.model.predict_on_batch(inputs)
-            yield from found[ops.convert_to_numpy(weights) > 0]
+            # as arrays: another backend than TensorFlow does not take the stream's tensors
+            found = self.model.predict_on_batch(keras.tree.map_structure(np.asarray, inputs))
+            yield from found[np.asarray(weights) > 0]

@@ -144,3 +144,13 @@ def test_without_kerascv_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         'implementation = "native" in [model]: the same network'
     )
     assert yolov8((64, 64, 3), **NARROW, implementation="native")
+
+
+def test_under_another_backend_the_native_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(ModelError) as caught:
+        yolov8((64, 64, 3), **NARROW, implementation="kerascv")
+    assert str(caught.value) == (
+        "yolov8: implementation 'kerascv' is for the backend tensorflow, Keras is at work under jax; "
+        'set implementation = "native" in [model]: the same network'
+    )

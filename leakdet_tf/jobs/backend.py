@@ -1,0 +1,66 @@
+"""Which of Keras's backends a process works under: chosen once, before Keras is imported for the first time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from leakdet_tf.core.errors import ConfigError, MissingExtraError, did_you_mean
+from leakdet_tf.jobs.quiet import quiet_start, start_tensorflow
+
+BACKENDS = {"tensorflow": "train", "jax": "jax", "torch": "torch"}
+"""Keras's backends by name, with the extra of ours that brings each."""
+VARIABLE = "KERAS_BACKEND"
+_USUAL = "tensorflow"
+
+
+def start(backend: str) -> None:
+    """Import Keras under a backend, quietly, and TensorFlow beside it, whose tf.data feeds them all.
+
+    TensorFlow leaves GPUs to another backend: it would take all of their memory.
+
+    Raises:
+        ConfigError: there is no such backend, or Keras or TensorFlow is at work otherwise in this process.
+        MissingExtraError: it is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend '{backend}': is unknown", remedy=did_you_mean(backend, BACKENDS))
+    if (running := at_work()) not in (None, backend):
+        raise ConfigError(
+            f"backend '{backend}': Keras is at work under {running} in this process already",
+            remedy=f'start a new one, or set train.backend = "{running}"',
+        )
+    if find_spec(backend) is None:
+        raise MissingExtraError(
+            f"backend '{backend}': is not installed", remedy=f"pip install 'leakdet_tf[{BACKENDS[backend]}]'"
+        )
+    os.environ[VARIABLE] = backend
+    start_tensorflow(gpus=backend == "tensorflow")
+    with quiet_start():
+        import_module(backend)
+        import_module("keras")
+
+
+def at_work() -> str | None:
+    """The backend that Keras was imported under, None where it was not yet."""
+    keras = sys.modules.get("keras")
+    return None if keras is None else str(keras.config.backend())
+
+
+def to_open(experiment: Path) -> str:
+    """The backend to open a run under: what KERAS_BACKEND says, else the one that it was trained under.
+
+    A run's weights answer alike under all, so that a machine without the run's own can answer all the same.
+
+    Args:
+        experiment: the run's resolved file.
+    """
+    import tomllib  # not in Python 3.10, on which bundles are answered
+
+    if asked := os.environ.get(VARIABLE):
+        return asked
+    found = tomllib.loads(experiment.read_text(encoding="utf-8")).get("train", {}).get("backend", _USUAL)
+    return str(found)
