@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as jobs.quiet does, before any test imports TensorFlow
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # so too
 SMALL = (
     "data.synth.counts={train = 16, val = 6, test = 6}",
     "data.synth.size=[64, 64]",

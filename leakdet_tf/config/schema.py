@@ -152,8 +152,9 @@ class Train(Table):
     )
     deterministic: bool = Field(
         default=True,
-        description="On a GPU TensorFlow takes kernels that give the same sums each time, which may be slower; `false` "
-        "allows others. On a CPU nothing is switched.",
+        description="Two trainings of the same end in the same weights: on a CPU TensorFlow then computes a step's "
+        "operations one after the other (each on all cores), on a GPU it takes kernels that give the same sums each "
+        "time. `false` allows others. Of JAX and torch nothing is asked.",
     )
     checkpoint_every: Positive = Field(
         default=1,

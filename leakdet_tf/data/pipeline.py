@@ -7,6 +7,7 @@ equals one that was read up to k.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ def training(
     closing = (epochs if last_epoch is None else last_epoch) - settings.mosaic_close
     changes = _Changes(settings, seed, often, closing)
     stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order)
-    return stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return _ahead(stream, finish)
 
 
 def plain(cache: Cache, *, batch_size: int) -> Dataset:
@@ -128,8 +129,16 @@ def plain(cache: Cache, *, batch_size: int) -> Dataset:
 
     order = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1)
     stream = _full_batches(tf.constant(order, tf.int64), count, batch_size)
-    stream = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    stream = _ahead(stream, finish)
     return stream.apply(tf.data.experimental.assert_cardinality(steps(count, batch_size)))
+
+
+def _ahead(stream: Dataset, finish: Any) -> Dataset:
+    # threads of its own: those that operations share may be one, so that a step adds up in the same order each time
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = max(2, os.cpu_count() or 1)
+    made = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return made.with_options(options)
 
 
 def _full_batches(order: Any, count: int, batch_size: int) -> Dataset:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from leakdet_tf.core.errors import ConfigError
 
+_SIDE_BY_SIDE = "TF_NUM_INTEROP_THREADS"
+
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
@@ -53,8 +55,20 @@ def start_tensorflow(*, gpus: bool = True) -> None:
         tf.config.list_logical_devices()
 
 
+def in_turn() -> bool:
+    """Have TensorFlow compute a step's operations one after the other, each on all cores; whether it will.
+
+    Side by side, as it does by itself, they gave a U-Net's gradients other last bits each time (TensorFlow 2.21, two
+    cores; its own ``enable_op_determinism`` did not help), and the step took as long. Must be called before TensorFlow
+    is imported; a number of TF_NUM_INTEROP_THREADS that the user gave stays.
+    """
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault(_SIDE_BY_SIDE, "1")
+    return os.environ.get(_SIDE_BY_SIDE) == "1"
+
+
 def same_sums() -> None:
-    """Have a GPU's kernels add up in the same order each time, in this process from now on; a CPU's do so already."""
+    """Have a GPU's kernels add up in the same order each time, in this process from now on; for a CPU see above."""
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from leakdet_tf.jobs import fit as room
-from leakdet_tf.jobs.quiet import same_sums
+from leakdet_tf.jobs import quiet
+from leakdet_tf.jobs.quiet import in_turn, same_sums
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 
@@ -18,7 +19,7 @@ class Begun(Exception):
 
 
 @pytest.mark.parametrize("found", [["a GPU"], []])
-def test_a_gpu_s_kernels_are_told_and_a_cpu_s_need_not_be(found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_s_kernels_are_told(found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[bool] = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found if kind == "GPU" else [])
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: called.append(True))
@@ -34,8 +35,33 @@ def test_the_key_says_whether(deterministic: bool, tmp_path: Path, monkeypatch: 
         raise Begun
 
     monkeypatch.setattr(room, "same_sums", lambda: called.append(True))
+    monkeypatch.setattr(room, "in_turn", lambda: called.append(True) or True)
     monkeypatch.setattr(room, "specs", begun)
     given = [f"train.deterministic={str(deterministic).lower()}", f"runs={tmp_path}"]
     with pytest.raises(Begun):
         room.fit(EXPERIMENT, given, echo=print)
-    assert bool(called) == deterministic
+    assert called == [True] * (2 if deterministic else 0)
+
+
+def test_operations_come_in_turn_unless_tensorflow_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_NUM_INTEROP_THREADS")
+    assert not in_turn(), "this process has imported it"
+    monkeypatch.delitem(quiet.sys.modules, "tensorflow")
+    assert in_turn()
+    assert in_turn()
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "4")
+    assert not in_turn(), "the user's number stays"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_whose_last_bits_may_differ_says_so(
+    deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "4")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from few_layers import OVERRIDES
+
+    lines: list[str] = []
+    own = [f"data.root={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}", "train.epochs=1", "export.formats=[]"]
+    room.fit(EXPERIMENT, [*OVERRIDES, *own, f"train.deterministic={str(deterministic).lower()}"], echo=lines.append)
+    assert any("may differ from run to run" in line for line in lines) == deterministic
