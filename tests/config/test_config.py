@@ -186,8 +186,9 @@ MEANT = "docs/experiment-file.md says what it means"
         ("data.inputs.fit.sizes=[1]", "data.inputs.fit.sizes: unknown key (and 1 more); did you mean 'size'?"),
         (
             "train.a\nb=3",
-            "train.a\\nb: unknown key; choose from: batch_size, class_weights, epochs, focal_gamma, label_smoothing, "
-            "learning_rate, loss, loss_weights, patience, schedule, stage, warmup, weight_decay",
+            "train.a\\nb: unknown key; choose from: accumulate, backend, batch_size, checkpoint_every, "
+            "checkpoint_seconds, class_weights, deterministic, epochs, focal_gamma, keep, label_smoothing, "
+            "learning_rate, loss, loss_limit, loss_weights, patience, schedule, stage, warmup, weight_decay",
         ),
         (
             "data.synth={generator = 'gas', size = [8, 8]}",

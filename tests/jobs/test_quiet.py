@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,12 @@ def test_a_run_whose_last_bits_may_differ_says_so(
     own = [f"data.root={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}", "train.epochs=1", "export.formats=[]"]
     room.fit(EXPERIMENT, [*OVERRIDES, *own, f"train.deterministic={str(deterministic).lower()}"], echo=lines.append)
     assert any("may differ from run to run" in line for line in lines) == deterministic
+
+
+@pytest.mark.slow
+def test_a_network_of_real_size_ends_in_the_same_weights() -> None:
+    """Small ones do so anyway; this one did not, before its operations came in turn."""
+    script = Path(__file__).parents[2] / "benchmarks" / "determinism.py"
+    call = [sys.executable, str(script), "--steps", "2", "--alone", "on"]
+    found = {json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)[1] for _ in range(4)}
+    assert len(found) == 1
