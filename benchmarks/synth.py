@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from leakdet_tf.synth.crew import cores
+from leakdet_tf.edge.machine import cores
 from leakdet_tf.synth.folder import render_folder
 from leakdet_tf.synth.request import Request
 

@@ -7,7 +7,6 @@ equals one that was read up to k.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from leakdet_tf.data.augment import augment, training_key
 from leakdet_tf.data.cache import Cache, stacked
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.mosaic import rows as rows_of
+from leakdet_tf.edge.machine import cores
 
 Dataset = Any
 Places = npt.NDArray[np.int64]
@@ -136,7 +136,7 @@ def plain(cache: Cache, *, batch_size: int) -> Dataset:
 def _ahead(stream: Dataset, finish: Any) -> Dataset:
     # threads of its own: those that operations share may be one, so that a step adds up in the same order each time
     options = tf.data.Options()
-    options.threading.private_threadpool_size = max(2, os.cpu_count() or 1)
+    options.threading.private_threadpool_size = max(2, cores())
     made = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
     return made.with_options(options)
 

@@ -8,12 +8,10 @@ program alive; it is no wall against an attacker, who may write a file that only
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
+from leakdet_tf.core.children import environment, signal_name
 from leakdet_tf.core.errors import BundleError, ContractError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.edge.bundle import Bundle, open_bundle
@@ -38,11 +36,8 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
     """
     place = bundle.folder / bundle.model_file
     command = [sys.executable, "-m", __name__, str(bundle.folder), sha256_bytes(bundle.model), str(threads or 0)]
-    # the child finds what this process has found, and nothing that happens to lie in the working folder
-    found = os.pathsep.join(item or str(Path.cwd()) for item in sys.path)
-    environment = {**os.environ, "PYTHONPATH": found, "PYTHONSAFEPATH": "1"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=limit_s, check=False)
+        done = subprocess.run(command, env=environment(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise BundleError(
             f"{place}: its trial took over {limit_s:g} s", remedy="is the machine overloaded? Else export it anew"
@@ -55,7 +50,7 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
         said = json.loads(done.stdout.splitlines()[-1])
         raise _KINDS.get(said["kind"], BundleError)(said["message"], remedy=said["remedy"])
     if done.returncode < 0:
-        raise BundleError(f"{place}: killed its trial process by {_signal(-done.returncode)}", remedy=_AGAIN)
+        raise BundleError(f"{place}: killed its trial process by {signal_name(done.returncode)}", remedy=_AGAIN)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
         raise BundleError(
@@ -94,13 +89,6 @@ def _limit(size: int) -> None:
         _, hard = resource.getrlimit(what)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # one of the real-time signals, which have no names
-        return f"signal {number}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A module that converts is called as ``python -m MODULE MODEL CONTRACT OUT OPTION
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leakdet_tf.core.children import environment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import write_json
@@ -53,16 +53,11 @@ def run(
     Raises:
         ExportError: the child process failed or took too long; the message ends with its last line.
     """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
+    there = environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2", CUDA_VISIBLE_DEVICES="-1")
     command = [sys.executable, "-m", module, str(model), str(contract), str(out), json.dumps(dict(options or {}))]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
+            command, env=there, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise ExportError(
@@ -80,6 +75,12 @@ def run(
     said = json.loads(report.read_bytes())
     report.unlink()
     return said
+
+
+def layers_of(module: str, model: Path, contract: Path, out: Path, *, to: str, **options: Any) -> list[Layer]:
+    """Have :func:`run` convert with ``options``, paths among them as text, and take the layers that it tells of."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    return [Layer(**layer) for layer in run(module, model, contract, out, to=to, options=plain)]
 
 
 def main(convert: Callable[..., Any]) -> None:

@@ -81,15 +81,8 @@ def convert(
         raise ExportError(f"{model}: {form} needs calibration pictures", remedy="give it some of the training split")
     if form != INT8 and keep:
         raise ExportError(f"{model}: every layer of {form} is in float", remedy="leave out the names to keep")
-    options = {
-        "form": form,
-        "calibration": calibration and str(calibration),
-        "keep": list(keep),
-        "memory": memory and str(memory),
-        "rank": rank,
-    }
-    layers = child.run("leakdet_tf.export.onnx", model, contract, out, to="ONNX", options=options)
-    return [Layer(**layer) for layer in layers]
+    options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
+    return child.layers_of("leakdet_tf.export.onnx", model, contract, out, to="ONNX", **options)
 
 
 def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:

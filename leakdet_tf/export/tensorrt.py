@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.export import onnx
 from leakdet_tf.export.child import Layer
 
 
-def convert(
-    model: Path,
-    contract: Path,
-    out: Path,
-    *,
-    calibration: Path | None = None,
-    keep: Sequence[str] = (),
-    memory: Path | None = None,
-    rank: bool = False,
-) -> list[Layer]:
+def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
     """Convert a ``.keras`` file to float32 ONNX and hold its graph against TensorRT's documented operators.
 
-    None of the options changes the file: ranges and precisions are chosen on the device.
+    No option of a quantized format changes the file: ranges and precisions are chosen on the device.
 
     Raises:
         ExportError: as :func:`leakdet_tf.export.onnx.convert`, or TensorRT does not take the graph.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,11 @@ def convert(
         raise ExportError(f"{form} {told}", remedy="give them to tflite_int8 and to no other TFLite format")
     if keep and form != "tflite_int8":
         raise ExportError(f"{form} quantizes no layer, so none can be kept in float", remedy="leave 'keep' empty")
-    options = {
-        "form": form,
-        "calibration": calibration and str(calibration),
-        "keep": list(keep),
-        "memory": memory and str(memory),
-        "rank": rank,
-    }
-    found = child.run("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", options=options)
-    return [Layer(name, error) for name, error in found]
+    options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
+    return child.layers_of("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", **options)
 
 
-def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[list[Any]]:
+def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
     import keras
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
@@ -93,7 +87,7 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
     if before is not None:
         write_bytes(out, before.quantized(options["keep"]))
         layers = before.errors(options["keep"], contract, frames) if options.get("rank") else []
-        return [[layer.name, layer.error] for layer in layers]
+        return [asdict(layer) for layer in layers]
     model = child.load(model_path, contract, batched=False)
     signature = [
         keras.InputSpec(shape=(1, *contract.inputs[tensor.name].shape), dtype=tensor.dtype, name=tensor.name)
@@ -122,7 +116,7 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
                 raise
             raise ExportError(f"TFLite has no builtin operators for: {absent}", remedy="use other layers") from error
     write_bytes(out, content)
-    return [[layer.name, layer.error] for layer in layers]
+    return [asdict(layer) for layer in layers]
 
 
 if __name__ == "__main__":

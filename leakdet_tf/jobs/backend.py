@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leakdet_tf.core.errors import ConfigError, MissingExtraError, did_you_mean
-from leakdet_tf.jobs.quiet import quiet_start, start_tensorflow
+from leakdet_tf.jobs.quiet import in_turn, quiet_start, same_sums, start_tensorflow
 
 BACKENDS = {"tensorflow": "train", "jax": "jax", "torch": "torch"}
 """Keras's backends by name, with the extra of ours that brings each."""
@@ -17,10 +17,17 @@ VARIABLE = "KERAS_BACKEND"
 _USUAL = "tensorflow"
 
 
-def start(backend: str) -> None:
+def start(backend: str, *, deterministic: bool = False) -> bool:
     """Import Keras under a backend, quietly, and TensorFlow beside it, whose tf.data feeds them all.
 
     TensorFlow leaves GPUs to another backend: it would take all of their memory.
+
+    Args:
+        backend: its name.
+        deterministic: two trainings of the same are to end in the same weights; asked of TensorFlow alone.
+
+    Returns:
+        False where that was asked for and TensorFlow was at work otherwise in this process before.
 
     Raises:
         ConfigError: there is no such backend, or Keras or TensorFlow is at work otherwise in this process.
@@ -38,10 +45,15 @@ def start(backend: str) -> None:
             f"backend '{backend}': is not installed", remedy=f"pip install 'leakdet_tf[{BACKENDS[backend]}]'"
         )
     os.environ[VARIABLE] = backend
+    asked = deterministic and backend == "tensorflow"
+    in_order = in_turn() if asked else True
     start_tensorflow(gpus=backend == "tensorflow")
+    if asked:
+        same_sums()
     with quiet_start():
         import_module(backend)
         import_module("keras")
+    return in_order
 
 
 def at_work() -> str | None:

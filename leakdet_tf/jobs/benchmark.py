@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 from leakdet_tf import __version__
 from leakdet_tf.analysis.benchmark import case, lines, metric_of
+from leakdet_tf.core.children import environment, signal_name
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import Size, decode, resize
@@ -246,7 +246,13 @@ def ask(request: Request) -> dict[str, Any]:
         BundleError: the bundle was refused, or the child died; the message says of what.
     """
     done = subprocess.run(
-        COMMAND, input=request.to_json(), capture_output=True, text=True, errors="replace", check=False
+        COMMAND,
+        env=environment(),
+        input=request.to_json(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     said = [line for line in done.stdout.splitlines() if line.strip()]
     try:
@@ -265,8 +271,7 @@ def ask(request: Request) -> dict[str, Any]:
 
 def _death(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
-        known = {item.value: item.name for item in signal.Signals}
-        return f"killed by {known.get(-done.returncode, f'signal {-done.returncode}')}"
+        return f"killed by {signal_name(done.returncode)}"
     last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:]
     return last[0] if last else f"status {done.returncode}"
 

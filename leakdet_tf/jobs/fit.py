@@ -28,7 +28,6 @@ from leakdet_tf.export.bundle import require
 from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
-from leakdet_tf.jobs.quiet import in_turn, same_sums
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -101,13 +100,9 @@ def fit(
 def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
     require(experiment.export.formats)
     require_tracking(experiment.track)
-    deterministic = experiment.train.deterministic and experiment.train.backend == "tensorflow"
     told: list[str] = []  # for the log, once there is a run folder
-    if deterministic and not in_turn():
+    if not backend.start(experiment.train.backend, deterministic=experiment.train.deterministic):
         told.append("TensorFlow was at work otherwise before: the weights' last bits may differ from run to run")
-    backend.start(experiment.train.backend)
-    if deterministic:
-        same_sums()
     from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from leakdet_tf.core.children import environment, signal_name
 
 LIMIT_S = 120
 """Seconds after which a probe is given up."""
@@ -35,17 +35,15 @@ def probe(name: str, *, limit_s: float = LIMIT_S) -> Found:
     Returns:
         ``ok``, and if so the probe's own findings, else ``fault``: one line.
     """
-    found = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": found, "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", __name__, name]
+    command, quiet = [sys.executable, "-m", __name__, name], environment(TF_CPP_MIN_LOG_LEVEL="3")
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
+            command, env=quiet, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired:
         return {"ok": False, "fault": f"gave no answer in {limit_s:g} s"}
     if done.returncode < 0:
-        return {"ok": False, "fault": f"killed its process by {signal.Signals(-done.returncode).name}"}
+        return {"ok": False, "fault": f"killed its process by {signal_name(done.returncode)}"}
     if done.returncode:
         return {"ok": False, "fault": (done.stderr.strip() or "no message").rsplit("\n", 1)[-1][:200]}
     answer: Found = json.loads(done.stdout.splitlines()[-1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -20,9 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-import leakdet_tf
 from leakdet_tf.core import errors
+from leakdet_tf.core.children import environment, search_path
 from leakdet_tf.core.errors import DataError, LeakdetError
+from leakdet_tf.edge.machine import cores
 from leakdet_tf.synth.picture import Picture, Saved, draw
 from leakdet_tf.synth.request import Job, Request
 
@@ -30,13 +30,6 @@ FEW = 24
 """Fewer pictures than this are rendered in this process: it would take longer to start others."""
 _POOLS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _ONE_THREAD = dict.fromkeys(_POOLS, "1")
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def work(request: Request, jobs: Sequence[Job], folder: Path, workers: int | None) -> Generator[Saved, None, None]:
@@ -87,20 +80,17 @@ class _Worker:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        path = [str(Path(entry or ".").absolute()) for entry in sys.path]
-        home = str(Path(leakdet_tf.__file__).resolve().parents[1])
-        environment = os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join([home, *path]), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "leakdet_tf.synth.worker"]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment(**_ONE_THREAD)
             )
         except OSError:
             self._log.close()
             raise
         asked = request.as_json()
         del asked["format"]
-        self._ask({"path": path, "request": asked})
+        self._ask({"path": search_path(), "request": asked})
 
     def render(self, job: Job) -> Picture:
         """Have one picture rendered."""

@@ -209,7 +209,8 @@ def train(
     Best and last models and a checkpoint are in ``folder`` after every epoch, or as often as ``settings`` says, and
     whenever training ends other than by a kill; the history is there after every epoch.
 
-    From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit.
+    From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit,
+    of a large model where TensorFlow computes a step's operations one after the other (TF_NUM_INTEROP_THREADS=1).
 
     Args:
         model: from a factory, with a layer named ``logits``.

@@ -155,7 +155,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converter's own
                 found = tflite._convert_here(model, contract, out, options)
-            layers = [Layer(name, error) for name, error in found]
+            layers = [Layer(**layer) for layer in found]
             made[key] = Made(out, layers, LiteRTBackend(out.read_bytes(), contract))
         return made[key]
 
@@ -356,7 +356,14 @@ def test_calibration_that_is_damaged_is_refused(tmp_path: Path) -> None:
         calibration.read(tmp_path / "absent.npz", contract)
 
 
-def test_in_a_process_of_its_own(make: Callable[..., Made], tmp_path: Path) -> None:
+def test_in_a_process_of_its_own(
+    make: Callable[..., Made], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this package, not of one that lies in the working folder."""
+    other = tmp_path_factory.mktemp("clone")
+    (other / "leakdet_tf").mkdir()
+    (other / "leakdet_tf" / "__init__.py").write_text("raise SystemExit('another version')")
+    monkeypatch.chdir(other)
     folder, out = make("classify", "tflite_int8").file.parent, tmp_path / "out.tflite"
     Contract("classify", {"image": ImageSpec(SIDE, SIDE)}, classes_of(["one", "two"]), "sigmoid").save(tmp_path / "c")
     layers = tflite.convert(

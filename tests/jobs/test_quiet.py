@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from leakdet_tf.jobs import backend, quiet
 from leakdet_tf.jobs import fit as room
-from leakdet_tf.jobs import quiet
 from leakdet_tf.jobs.quiet import in_turn, same_sums
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
@@ -37,8 +37,8 @@ def test_the_key_says_whether(deterministic: bool, tmp_path: Path, monkeypatch: 
     def begun(*_: object) -> None:
         raise Begun
 
-    monkeypatch.setattr(room, "same_sums", lambda: called.append(True))
-    monkeypatch.setattr(room, "in_turn", lambda: called.append(True) or True)
+    monkeypatch.setattr(backend, "same_sums", lambda: called.append(True))
+    monkeypatch.setattr(backend, "in_turn", lambda: called.append(True) or True)
     monkeypatch.setattr(room, "specs", begun)
     given = [f"train.deterministic={str(deterministic).lower()}", f"runs={tmp_path}"]
     with pytest.raises(Begun):

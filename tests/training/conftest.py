@@ -19,6 +19,7 @@ from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.pipeline import plain, steps, training
 from leakdet_tf.models.initialize import draw_weights
+from leakdet_tf.training.checkpoint import Checkpoint
 from leakdet_tf.training.loop import Outcome, train
 
 SIZE = 32
@@ -78,7 +79,16 @@ class Job:
             first_epoch=first_epoch,
         )
 
-    def run(self, **keys: Any) -> Outcome:
+    def break_off(self, epoch: int) -> None:
+        """Leave at once in that epoch's end, as a kill does: before its checkpoint is written."""
+
+        def log(line: str) -> None:
+            if line.startswith(f"epoch {epoch}/"):
+                raise KeyboardInterrupt
+
+        self.log = log
+
+    def run(self, *, start: Checkpoint | None = None, **keys: Any) -> Outcome:
         settings = Train.model_validate({"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "patience": 0} | keys)
         return train(
             self.model,
@@ -90,6 +100,7 @@ class Job:
             steps=steps(len(self.train_cache), settings.batch_size),
             folder=self.folder,
             log=self.log,
+            start=start,
         )
 
 

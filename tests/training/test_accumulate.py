@@ -13,10 +13,9 @@ import pytest
 from leakdet_tf.config.schema import Train
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.pipeline import plain, steps
 from leakdet_tf.training import loop
 from leakdet_tf.training.checkpoint import newest
-from leakdet_tf.training.loop import PerChange, adam, step_size, train
+from leakdet_tf.training.loop import PerChange, adam, step_size
 
 Job = Any
 SCHEDULED = {"epochs": 3, "schedule": "cosine", "warmup": 2, "weight_decay": 0.01}
@@ -83,12 +82,7 @@ def test_resuming_within_a_change_is_exact(job: Job, make_job: Callable[..., Job
     settings = {"epochs": 4, "batch_size": 4, "accumulate": 2, "schedule": "cosine", "warmup": 1}
     job.run(**settings)
     broken = make_job(tmp_path / "broken")
-
-    def stop(line: str) -> None:
-        if line.startswith("epoch 2/"):
-            raise KeyboardInterrupt
-
-    broken.log = stop
+    broken.break_off(2)
     with pytest.raises(KeyboardInterrupt):
         broken.run(**settings)
     start = newest(broken.folder / "checkpoints", log=lambda line: None)
@@ -100,19 +94,7 @@ def test_resuming_within_a_change_is_exact(job: Job, make_job: Callable[..., Job
     again = make_job(broken.folder)
     for variable in again.model.variables:
         variable.assign(keras.ops.zeros_like(variable))
-    resumed = Train.model_validate({"learning_rate": 1e-2, "patience": 0, **settings})
-    train(
-        again.model,
-        again.contract,
-        resumed,
-        training=lambda first, end: again.stream(end, resumed.batch_size, first),
-        validation=plain(again.val_cache, batch_size=resumed.batch_size),
-        pictures=len(again.train_cache),
-        steps=steps(len(again.train_cache), resumed.batch_size),
-        folder=again.folder,
-        log=lambda line: None,
-        start=start,
-    )
+    again.run(start=start, **settings)
     for one, other in zip(weights(again.model), weights(job.model), strict=True):
         np.testing.assert_array_equal(one, other)
 

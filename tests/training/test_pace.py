@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
 from leakdet_tf.core.errors import TrainingError
-from leakdet_tf.data.pipeline import plain, steps
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import callbacks
 from leakdet_tf.training.callbacks import Pace
 from leakdet_tf.training.checkpoint import found, newest
-from leakdet_tf.training.loop import train
 
 Job = Any
 STAGES = [{"epochs": 3, "train": ["all"]}, {"epochs": 4, "train": ["all"]}]
@@ -131,28 +128,12 @@ def test_a_kill_loses_what_was_in_memory_and_no_more(job: Job, make_job: Callabl
     wanted = make_job(tmp_path / "whole")
     settings = {"epochs": 6, "checkpoint_every": 2, "learning_rate": 1e-2}
     unbroken = wanted.run(**settings)
-
-    def killed(line: str) -> None:
-        if line.startswith("epoch 4/"):
-            raise KeyboardInterrupt
-
-    job.log = killed
+    job.break_off(4)
     with pytest.raises(KeyboardInterrupt):
         job.run(**settings)
     assert epochs_of(job)[0] == 2
     again = make_job(job.folder)
-    outcome = train(
-        again.model,
-        again.contract,
-        Train.model_validate({"batch_size": 4, "patience": 0} | settings),
-        training=lambda first, end: again.stream(end, 4, first),
-        validation=plain(again.val_cache, batch_size=4),
-        pictures=len(again.train_cache),
-        steps=steps(len(again.train_cache), 4),
-        folder=again.folder,
-        log=again.log,
-        start=newest(job.folder / "checkpoints", log=pytest.fail),
-    )
+    outcome = again.run(start=newest(job.folder / "checkpoints", log=pytest.fail), **settings)
     assert outcome == unbroken
     assert weights_sha256(again.model) == weights_sha256(wanted.model)
     whole(again, outcome)
