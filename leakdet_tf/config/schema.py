@@ -102,6 +102,17 @@ class Train(Table):
         description="What Keras computes with while it trains and answers; the initial weights are the same. `jax` and "
         "`torch` take the extra of their name. Files for devices are made by TensorFlow from every one's weights.",
     )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32",
+        description="What layers compute in; weights, losses and the finished model are float32 always. The mixed ones "
+        "are for GPUs, and `mixed_bfloat16` for CPUs with such instructions too (`leakdet-tf doctor` names them): "
+        "without them it is many times slower. `mixed_float16` scales the loss, so that small gradients do not vanish.",
+    )
+    xla: bool = Field(
+        default=False,
+        description="Have XLA compile TensorFlow's steps as a whole: each is faster, the first one waits for the "
+        "compiler. JAX always does so; torch has no XLA.",
+    )
     epochs: Positive = Field(
         default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
     )
@@ -175,6 +186,12 @@ class Train(Table):
         "that is less): it has exploded. 0 never stops it; a loss that is NaN or infinite always does.",
     )
     stage: list[Stage] = Field(default=[], description="Stages of training, such as a warm-up of the head alone.")
+
+    @model_validator(mode="after")
+    def _can_compile(self) -> Train:
+        if self.xla and self.backend == "torch":
+            raise ValueError('xla: torch has none; remove it, or set backend = "jax"')
+        return self
 
     @property
     def total_epochs(self) -> int:

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leakdet_tf.core.errors import ConfigError, MissingExtraError, did_you_mean
+from leakdet_tf.edge import machine
 from leakdet_tf.jobs.quiet import in_turn, quiet_start, same_sums, start_tensorflow
 
 BACKENDS = {"tensorflow": "train", "jax": "jax", "torch": "torch"}
 """Keras's backends by name, with the extra of ours that brings each."""
+_INSTRUCTIONS = {"mixed_bfloat16": ("avx512_bf16", "amx_bf16", "bf16")}
 VARIABLE = "KERAS_BACKEND"
 _USUAL = "tensorflow"
 
@@ -54,6 +56,21 @@ def start(backend: str, *, deterministic: bool = False) -> bool:
         import_module(backend)
         import_module("keras")
     return in_order
+
+
+def slow(precision: str) -> str:
+    """A line for the log where a mixed precision slows training down on this machine, else nothing.
+
+    Keras must be at work. A CPU computes in bfloat16 well if it has instructions for it, and in float16 never.
+    """
+    import keras
+
+    wanted = _INSTRUCTIONS.get(precision, ())
+    known = machine.features()
+    if precision == "float32" or keras.distribution.list_devices("gpu") or known is None or set(known) & set(wanted):
+        return ""
+    lacks = f" without {' or '.join(wanted)}" if wanted else ""
+    return f"train.precision = {precision} is slower than float32 on a CPU{lacks}"
 
 
 def at_work() -> str | None:

@@ -114,7 +114,10 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         classes=classes,
         seed=experiment.seed,
         task=experiment.task.kind,
+        precision=experiment.train.precision,
     )
+    if fault := backend.slow(experiment.train.precision):
+        told.append(fault)
     contract = contract_of(experiment, activation_of(model))
     resumed, checkpoint = folder is not None, None
     if folder is not None:
@@ -284,14 +287,20 @@ def _train(
 
 def _finish(folder: Path, contract: Contract, model: Any, outcome: Any) -> Opened:
     """Give the best model (the last, when none was best) its final name, and its contract the weights' digest."""
+    from leakdet_tf.export.precision import in_float32
     from leakdet_tf.models.runtime import KerasBackend, load_model, weights_sha256
+    from leakdet_tf.training.callbacks import save_model
 
     chosen = folder / "checkpoints" / ("best.keras" if outcome.best_epoch else "last.keras")
-    best = load_model(chosen, replace(contract, weights_sha256=outcome.best_sha256))
+    trained = load_model(chosen, replace(contract, weights_sha256=outcome.best_sha256))
+    best = in_float32(trained)
     final = replace(contract, weights_sha256=weights_sha256(best))
     final.save(folder / CONTRACT)
-    with whole_file(folder / MODEL) as temporary:
-        shutil.copyfile(chosen, temporary)
+    if best is trained:
+        with whole_file(folder / MODEL) as temporary:
+            shutil.copyfile(chosen, temporary)
+    else:
+        save_model(best, folder / MODEL)
     sync_folder(folder)
     return Opened(Predictor.over(KerasBackend(best, final), final), "keras", folder, folder / EXPERIMENT)
 

@@ -157,9 +157,12 @@ def compiled(
     trained = logits_model(model)
     objective, metric = _objective(contract, settings, labelling or Labelling(len(contract.classes)), pixels)
     optimizer = adam(settings, total)
+    if settings.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # Variables that come up while a step is traced make TensorFlow trace it twice, which takes seconds.
     optimizer.build(trained.trainable_variables)
-    trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [])
+    xla = {"jit_compile": settings.xla} if keras.backend.backend() == "tensorflow" else {}
+    trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [], **xla)
     return trained, metric
 
 

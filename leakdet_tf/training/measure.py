@@ -42,10 +42,8 @@ class Confusion(keras.metrics.Metric):
         cells = self.labelling.count * self.labelling.classes
         # Ignored pixels fall into one cell more, which is cut off.
         key = ops.where(ops.equal(truth, IGNORE), cells, truth * self.labelling.classes + chosen)
-        if keras.backend.backend() == "jax":  # cannot trace a bincount, whose length follows from the values
-            counts = ops.segment_sum(ops.ones_like(key), key, num_segments=cells + 1)[:cells]
-        else:
-            counts = ops.cast(ops.bincount(key, minlength=cells + 1)[:cells], "int32")
+        # a bincount's length follows from the values, which neither JAX nor XLA can compile
+        counts = ops.segment_sum(ops.ones_like(key), key, num_segments=cells + 1)[:cells]
         low = self._low + counts
         self._high.assign(self._high + low // _LIMB)
         self._low.assign(low % _LIMB)
