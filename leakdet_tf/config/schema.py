@@ -97,10 +97,11 @@ class Stage(Table):
 class Train(Table):
     """How weights are changed."""
 
-    backend: Literal["tensorflow", "jax", "torch"] = Field(
+    backend: Literal["tensorflow", "jax", "torch", "auto"] = Field(
         default="tensorflow",
         description="What Keras computes with while it trains and answers; the initial weights are the same. `jax` and "
-        "`torch` take the extra of their name. Files for devices are made by TensorFlow from every one's weights.",
+        "`torch` take the extra of their name. `auto` measures those that are installed, for some minutes before "
+        "training, and takes the fastest. Files for devices are made by TensorFlow from every one's weights.",
     )
     epochs: Positive = Field(
         default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
