@@ -18,30 +18,31 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-
-from leakdet_tf.config.data import Augment
-from leakdet_tf.config.schema import Train
-from leakdet_tf.core.contract import Contract, classes_of
-from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.data.cache import Cache
+from leakdet_tf.config.load import parse
+from leakdet_tf.config.schema import Experiment
 from leakdet_tf.jobs import backend
+from leakdet_tf.jobs.backend import USUAL
 from leakdet_tf.jobs.quiet import quiet_start
+from leakdet_tf.jobs.throughput import stepper
 
-USUAL = "tensorflow"
 MODELS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "unet": ("segment", 128, {"encoder": "resnet18"}),
     "resnet_classifier": ("classify", 128, {"encoder": "resnet18_v1"}),
     "yolov8": ("detect", 256, {"size": "n", "implementation": "native"}),
 }
 """Task, pixels a side, and the factory's arguments."""
+TRUTH: dict[str, dict[str, Any]] = {
+    "segment": {"values": {"0": "one", "1": "two", "2": "three"}},
+    "classify": {"labels": "folders"},
+    "detect": {"labels": "yolo"},
+}
+"""By task, what experiments say of the pictures' truth."""
 
 
 def main() -> int:
@@ -107,7 +108,7 @@ def worker(name: str, model: str, given: argparse.Namespace) -> None:
     """In the child: the first step's seconds at once; then for each ``go`` those of some steps, and at last the MB."""
     backend.start(name)
     with quiet_start():
-        work = steps_of(model, given)
+        work = stepper(experiment_of(model, given.batch))
         start = perf_counter()
         work(1)
         print(json.dumps(perf_counter() - start), flush=True)
@@ -122,40 +123,18 @@ def worker(name: str, model: str, given: argparse.Namespace) -> None:
         print(json.dumps([perf_counter() - wall, process_time() - processor]), flush=True)
 
 
-def steps_of(name: str, given: argparse.Namespace) -> Callable[[int], None]:
-    """Takes so many steps."""
-    from leakdet_tf.data.pipeline import training
-    from leakdet_tf.models.build import activation_of, build
-    from leakdet_tf.training.loop import compiled
-
-    task, size, arguments = MODELS[name]
-    specs, classes = {"image": ImageSpec(size, size)}, ["one", "two", "three"]
-    built = build(name, arguments, inputs=specs, classes=len(classes), seed=0, task=task)
-    activation: Any = activation_of(built)
-    contract = Contract(task, specs, classes_of(classes), activation)
-    trained, _ = compiled(built, contract, Train(batch_size=given.batch))
-    cache = pictures(task, size, given.batch * given.steps)
-    stream = training(cache, batch_size=given.batch, seed=0, settings=Augment(), epochs=10_000)
-
-    def work(steps: int) -> None:
-        trained.fit(stream, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
-
-    return work
-
-
-def pictures(task: str, size: int, count: int) -> Cache:
-    """Noise with masks, labels or boxes of three classes."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    kinds = random.integers(0, 3, (count, 4))
-    corners = random.uniform(0, size * 0.6, (count, 4, 2))
-    boxes = [corners, corners + random.uniform(8, size * 0.4, (count, 4, 2)), kinds[..., None], np.zeros((count, 4, 1))]
-    targets: dict[str, Any] = {
-        "segment": random.integers(0, 3, (count, size, size), dtype=np.uint8),
-        "classify": np.eye(3, dtype=np.uint8)[kinds[:, 0]],
-        "detect": np.concatenate(boxes, axis=-1).astype(np.float32),
-    }
-    return Cache(tuple(map(str, range(count))), {"image": images}, targets[task], ((),) * count)
+def experiment_of(model: str, batch: int) -> Experiment:
+    """What is trained; its pictures are noise, and stand nowhere."""
+    task, size, arguments = MODELS[model]
+    return parse(
+        {
+            "name": model,
+            "task": {"kind": task, "classes": ["one", "two", "three"]},
+            "data": {"root": "nowhere", "inputs": {"image": {"size": [size, size]}}, **TRUTH[task]},
+            "model": {"factory": model, **arguments},
+            "train": {"batch_size": batch},
+        }
+    )
 
 
 if __name__ == "__main__":

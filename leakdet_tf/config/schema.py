@@ -97,10 +97,11 @@ class Stage(Table):
 class Train(Table):
     """How weights are changed."""
 
-    backend: Literal["tensorflow", "jax", "torch"] = Field(
+    backend: Literal["tensorflow", "jax", "torch", "auto"] = Field(
         default="tensorflow",
         description="What Keras computes with while it trains and answers; the initial weights are the same. `jax` and "
-        "`torch` take the extra of their name. Files for devices are made by TensorFlow from every one's weights.",
+        "`torch` take the extra of their name. `auto` measures those that are installed, for some minutes before "
+        "training, and takes the fastest. Files for devices are made by TensorFlow from every one's weights.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="float32",
@@ -189,8 +190,8 @@ class Train(Table):
 
     @model_validator(mode="after")
     def _can_compile(self) -> Train:
-        if self.xla and self.backend == "torch":
-            raise ValueError('xla: torch has none; remove it, or set backend = "jax"')
+        if self.xla and self.backend in ("torch", "auto"):
+            raise ValueError('xla: is for backend = "tensorflow"; remove it (JAX always compiles, torch has no XLA)')
         return self
 
     @property

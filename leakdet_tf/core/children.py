@@ -1,11 +1,14 @@
-"""Python processes of our own: what they import, and what they died of."""
+"""Python processes of our own: what they import, what they answer, and what they died of."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import leakdet_tf
 
@@ -23,6 +26,27 @@ def environment(**more: str) -> dict[str, str]:
     home = str(Path(leakdet_tf.__file__).resolve().parents[1])
     path = os.pathsep.join([home, *search_path()])
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **more}
+
+
+def ask(module: str, *arguments: str, limit_s: float) -> dict[str, Any]:
+    """Run ``python -m module`` with arguments, quietly, and take the JSON object in the last line that it prints.
+
+    Returns:
+        ``ok``, and if so what the object holds, else ``fault``: one line, of a failure the last of its stderr.
+    """
+    command, quiet = [sys.executable, "-m", module, *arguments], environment(TF_CPP_MIN_LOG_LEVEL="3")
+    try:
+        done = subprocess.run(
+            command, env=quiet, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "fault": f"gave no answer in {limit_s:g} s"}
+    if done.returncode < 0:
+        return {"ok": False, "fault": f"killed its process by {signal_name(done.returncode)}"}
+    if done.returncode:
+        return {"ok": False, "fault": (done.stderr.strip() or "no message").rsplit("\n", 1)[-1][:200]}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"ok": True, **answer}
 
 
 def signal_name(returncode: int) -> str:

@@ -7,16 +7,22 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leakdet_tf.core.errors import ConfigError, MissingExtraError, did_you_mean
 from leakdet_tf.edge import machine
 from leakdet_tf.jobs.quiet import in_turn, quiet_start, same_sums, start_tensorflow
 
+if TYPE_CHECKING:
+    from leakdet_tf.config.schema import Experiment
+
 BACKENDS = {"tensorflow": "train", "jax": "jax", "torch": "torch"}
 """Keras's backends by name, with the extra of ours that brings each."""
 _INSTRUCTIONS = {"mixed_bfloat16": ("avx512_bf16", "amx_bf16", "bf16")}
 VARIABLE = "KERAS_BACKEND"
-_USUAL = "tensorflow"
+USUAL = "tensorflow"
+AUTO = "auto"
+"""What an experiment says for the one that measures fastest."""
 
 
 def start(backend: str, *, deterministic: bool = False) -> bool:
@@ -79,6 +85,11 @@ def at_work() -> str | None:
     return None if keras is None else str(keras.config.backend())
 
 
+def under(backend: str, experiment: Experiment) -> Experiment:
+    """The experiment with this backend."""
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"backend": backend})})
+
+
 def to_open(experiment: Path) -> str:
     """The backend to open a run under: what KERAS_BACKEND says, else the one that it was trained under.
 
@@ -91,5 +102,5 @@ def to_open(experiment: Path) -> str:
 
     if asked := os.environ.get(VARIABLE):
         return asked
-    found = tomllib.loads(experiment.read_text(encoding="utf-8")).get("train", {}).get("backend", _USUAL)
+    found = tomllib.loads(experiment.read_text(encoding="utf-8")).get("train", {}).get("backend", USUAL)
     return str(found)

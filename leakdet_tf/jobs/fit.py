@@ -27,10 +27,11 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require
 from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
-from leakdet_tf.jobs.data import contract_of, contributions, decode_all, often, render_if_absent, samples, specs
+from leakdet_tf.jobs.data import contributions, decode_all, often, render_if_absent, samples
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
+    as_begun,
     find_run,
     identity,
     is_finished,
@@ -43,7 +44,8 @@ from leakdet_tf.jobs.resume import (
     told_again,
 )
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
-from leakdet_tf.jobs.start import encoder_weights, settle, warm_start
+from leakdet_tf.jobs.start import encoder_weights, new_model, settle, warm_start
+from leakdet_tf.jobs.throughput import decided
 from leakdet_tf.jobs.track import Tracker, tracking
 from leakdet_tf.jobs.track import require as require_tracking
 from leakdet_tf.training.interrupt import leaving_at_once
@@ -85,6 +87,7 @@ def fit(
         held.enter_context(leaving_at_once())
         if folder is not None:
             held.enter_context(locked(folder))
+            experiment = as_begun(folder, experiment)
             same_experiment(folder, experiment)
         try:
             done = _fit(experiment, folder, quarantine, echo, held)
@@ -101,24 +104,20 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
     require(experiment.export.formats)
     require_tracking(experiment.track)
     told: list[str] = []  # for the log, once there is a run folder
+    shown: list[str] = []  # so too, but the user had to see it at once
+
+    def show(line: str) -> None:
+        shown.append(line)
+        echo(line)
+
+    experiment = decided(experiment, log=show)
     if not backend.start(experiment.train.backend, deterministic=experiment.train.deterministic):
         told.append("TensorFlow was at work otherwise before: the weights' last bits may differ from run to run")
-    from leakdet_tf.models.build import activation_of, build
     from leakdet_tf.training.checkpoint import clean, newest
 
-    classes = len(experiment.task.classes)
-    model = build(
-        experiment.model.factory,
-        experiment.model.arguments,
-        inputs=specs(experiment),
-        classes=classes,
-        seed=experiment.seed,
-        task=experiment.task.kind,
-        precision=experiment.train.precision,
-    )
+    model, contract = new_model(experiment)
     if fault := backend.slow(experiment.train.precision):
         told.append(fault)
-    contract = contract_of(experiment, activation_of(model))
     resumed, checkpoint = folder is not None, None
     if folder is not None:
         clean(folder / "checkpoints")
@@ -143,6 +142,8 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         same_data(folder, caches)
         log = logger(folder / "log.txt", echo)
         log(f"run folder: {folder}")
+        for line in shown:
+            logger(folder / "log.txt", lambda _: None)(line)
         for line in told:
             log(line)
         if quarantine:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import ask
 
 LIMIT_S = 120
 """Seconds after which a probe is given up."""
@@ -35,19 +34,7 @@ def probe(name: str, *, limit_s: float = LIMIT_S) -> Found:
     Returns:
         ``ok``, and if so the probe's own findings, else ``fault``: one line.
     """
-    command, quiet = [sys.executable, "-m", __name__, name], environment(TF_CPP_MIN_LOG_LEVEL="3")
-    try:
-        done = subprocess.run(
-            command, env=quiet, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"ok": False, "fault": f"gave no answer in {limit_s:g} s"}
-    if done.returncode < 0:
-        return {"ok": False, "fault": f"killed its process by {signal_name(done.returncode)}"}
-    if done.returncode:
-        return {"ok": False, "fault": (done.stderr.strip() or "no message").rsplit("\n", 1)[-1][:200]}
-    answer: Found = json.loads(done.stdout.splitlines()[-1])
-    return {"ok": True, **answer}
+    return ask(__name__, name, limit_s=limit_s)
 
 
 def _litert() -> Found:

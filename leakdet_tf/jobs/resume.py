@@ -16,6 +16,7 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, TrainingError
 from leakdet_tf.core.files import sha256_file, write_json
 from leakdet_tf.data.cache import Cache
+from leakdet_tf.jobs.backend import AUTO, under
 from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
 
 DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
@@ -157,6 +158,13 @@ def _held(path: Path, holder: Mapping[str, Any]) -> TrainingError:
     return TrainingError(
         f"{path.parent}: process {holder.get('pid', '?')} on {host} is at work in this run", remedy=remedy
     )
+
+
+def as_begun(folder: Path, experiment: Experiment) -> Experiment:
+    """The experiment; where it leaves its backend to a measurement, with the one that was taken for this run."""
+    if experiment.train.backend != AUTO or not (folder / EXPERIMENT).is_file():
+        return experiment
+    return under(load(folder / EXPERIMENT).train.backend, experiment)
 
 
 def same_experiment(folder: Path, experiment: Experiment) -> None:

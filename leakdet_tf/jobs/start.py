@@ -1,4 +1,4 @@
-"""Where a model's first weights come from when an experiment names another run or file."""
+"""A model before it is trained: built, and its first weights from another run or file where an experiment names one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,36 @@ from typing import Any
 
 import numpy as np
 
+from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError
 from leakdet_tf.core.files import sha256_file
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.edge.bundle import CONTRACT
+from leakdet_tf.jobs.data import contract_of, specs
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log
 
 _SETTLING, _BATCH = 256, 32  # pictures for the statistics of batch norms, and at a time
+
+
+def new_model(experiment: Experiment) -> tuple[Any, Contract]:
+    """The model that an experiment asks for, with weights drawn from its seed, and its contract.
+
+    Raises:
+        LeakdetError: an argument that the factory does not have, or a model that does not fit the experiment.
+    """
+    from leakdet_tf.models.build import activation_of, build
+
+    model = build(
+        experiment.model.factory,
+        experiment.model.arguments,
+        inputs=specs(experiment),
+        classes=len(experiment.task.classes),
+        seed=experiment.seed,
+        task=experiment.task.kind,
+        precision=experiment.train.precision,
+    )
+    return model, contract_of(experiment, activation_of(model))
 
 
 def warm_start(model: Any, weights: str, *, log: Log) -> dict[str, Any]:

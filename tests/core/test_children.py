@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import leakdet_tf
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import ask, environment, signal_name
 
 
 def test_a_child_takes_this_package_and_our_other_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +42,53 @@ def test_a_child_takes_this_package_and_our_other_modules(tmp_path: Path, monkey
 def test_what_killed_it_has_a_name(number: int, name: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"], check=False)
     assert signal_name(done.returncode) == name
+
+
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a module ``answering`` can be written that children find."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path / "answering.py"
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        (
+            """import sys; print('Hello\n{"said": "%s"}' % sys.argv[1])""".replace("\n", "\\n"),
+            {"ok": True, "said": "this"},
+        ),
+        ("raise OSError('no disk')", {"ok": False, "fault": "OSError: no disk"}),
+        ("import sys; sys.exit(4)", {"ok": False, "fault": "no message"}),
+        ("import os; os.kill(os.getpid(), 9)", {"ok": False, "fault": "killed its process by SIGKILL"}),
+        ("import time; time.sleep(60)", {"ok": False, "fault": "gave no answer in 1 s"}),
+    ],
+)
+def test_its_last_line_or_its_end_is_the_answer(answering: Path, code: str, answer: dict[str, object]) -> None:
+    answering.write_text(code)
+    assert ask("answering", "this", limit_s=1 if "sleep" in code else 60) == answer
+
+
+def test_it_does_not_outlive_our_own_end(answering: Path, tmp_path: Path) -> None:
+    place = tmp_path / "pid"
+    answering.write_text(f"import os, time; open({str(place)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+
+    def end() -> None:
+        while not (place.is_file() and place.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(75)
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    try:
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(SystemExit):
+            ask("answering", limit_s=60)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text()), 0)
