@@ -191,7 +191,7 @@ class Train(Table):
     @model_validator(mode="after")
     def _can_compile(self) -> Train:
         if self.xla and self.backend in ("torch", "auto"):
-            raise ValueError('xla: is for backend = "tensorflow"; remove it (JAX always compiles, torch has no XLA)')
+            raise ValueError('xla: is for backend = "tensorflow" (JAX always compiles, torch has no XLA)')
         return self
 
     @property

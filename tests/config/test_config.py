@@ -180,6 +180,11 @@ MEANT = "docs/experiment-file.md says what it means"
         ("train.lrr=1", "train.lrr: unknown key; did you mean 'learning_rate'?"),
         ("train.root=x", "train.root: unknown key; did you mean 'data.root'?"),
         ("evaluate.seed=1", "evaluate.seed: unknown key; did you mean 'seed'?"),
+        (
+            "train={backend = 'torch', xla = true}",
+            'train.xla: is for backend = "tensorflow" (JAX always compiles, torch has no XLA); docs/experiment-file.md '
+            "lists what is allowed",
+        ),
         ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
         ("task.clases=['a']", "task.clases: unknown key; did you mean 'classes'?"),
         ("data.inputs.image.sizee=[1, 2]", "data.inputs.image.sizee: unknown key; did you mean 'size'?"),
@@ -188,7 +193,8 @@ MEANT = "docs/experiment-file.md says what it means"
             "train.a\nb=3",
             "train.a\\nb: unknown key; choose from: accumulate, backend, batch_size, checkpoint_every, "
             "checkpoint_seconds, class_weights, deterministic, epochs, focal_gamma, keep, label_smoothing, "
-            "learning_rate, loss, loss_limit, loss_weights, patience, precision, schedule, stage, warmup, weight_decay, xla",
+            "learning_rate, loss, loss_limit, loss_weights, patience, precision, schedule, stage, warmup, "
+            "weight_decay, xla",
         ),
         (
             "data.synth={generator = 'gas', size = [8, 8]}",
