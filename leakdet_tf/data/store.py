@@ -48,8 +48,8 @@ class Rows(Protocol):
 class Store:
     """A file of so many bytes that has no name, so that nothing is left of it whatever ends the process.
 
-    It is gone, and its room free, with the last of its rows. Several threads may read and write. ``failure`` is what
-    went wrong with reading, for whoever gets the error from others in their words.
+    It is gone, and its room free, with the last of its rows. Several threads may read and write. ``handle`` is the
+    system's number of the file; ``failure`` what went wrong with reading, for whoever gets the error in others' words.
 
     Args:
         folder: on the disk that holds it; made where it is absent.
@@ -66,13 +66,13 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=folder, buffering=0) as file:
-                self._handle = os.dup(file.fileno())
+                self.handle = os.dup(file.fileno())
         except OSError as error:
             raise DataError(
                 f"{folder}: decoded pictures cannot be written there ({error.strerror})",
                 remedy="set runs to a folder that can be written",
             ) from error
-        weakref.finalize(self, os.close, self._handle).atexit = False  # threads of tf.data may still be reading then
+        weakref.finalize(self, os.close, self.handle).atexit = False  # threads of tf.data may still be reading then
         try:
             self._reserve()
         except OSError as error:
@@ -89,7 +89,7 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
             try:
-                os.posix_fallocate(self._handle, 0, self._size)
+                os.posix_fallocate(self.handle, 0, self._size)
             except OSError as error:
                 if error.errno not in _CANNOT_RESERVE:
                     raise
@@ -112,11 +112,11 @@ class Store:
         try:
             while data:
                 if hasattr(os, "pwrite"):
-                    done = os.pwrite(self._handle, data, offset)
+                    done = os.pwrite(self.handle, data, offset)
                 else:
                     with self._lock:
-                        os.lseek(self._handle, offset, os.SEEK_SET)
-                        done = os.write(self._handle, data)
+                        os.lseek(self.handle, offset, os.SEEK_SET)
+                        done = os.write(self.handle, data)
                 data, offset = data[done:], offset + done
         except OSError as error:
             raise self._failed(error) from error
@@ -130,11 +130,11 @@ class Store:
         try:
             while into:
                 if hasattr(os, "preadv"):
-                    done = os.preadv(self._handle, [into], offset)
+                    done = os.preadv(self.handle, [into], offset)
                 else:
                     with self._lock:
-                        os.lseek(self._handle, offset, os.SEEK_SET)
-                        piece = os.read(self._handle, len(into))
+                        os.lseek(self.handle, offset, os.SEEK_SET)
+                        piece = os.read(self.handle, len(into))
                     done = len(piece)
                     into[:done] = piece
                 if not done:
@@ -151,7 +151,7 @@ class Store:
             DataError: the disk is full or fails.
         """
         try:
-            os.fsync(self._handle)
+            os.fsync(self.handle)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -160,7 +160,7 @@ class Store:
 
         Its rows cannot be read any more.
         """
-        os.ftruncate(self._handle, 0)
+        os.ftruncate(self.handle, 0)
 
     def _failed(self, error: OSError, remedy: str = _ROOM) -> DataError:
         return DataError(f"{self._folder}: decoded pictures on the disk: {error.strerror}", remedy=remedy)
