@@ -291,6 +291,12 @@ class Data(Table):
         "one `[[data.source]]` table each.",
     )
     augment: Augment = Field(default_factory=Augment, description="Random changes to training pictures.")
+    cache: Literal["auto", "memory", "disk"] = Field(
+        default="auto",
+        description="Where `fit` keeps decoded pictures: in `memory`; on the `disk`, in a file without a name in the "
+        "folder `runs`; or, `auto`, in memory when all splits fit into 80 % of what is free, else on the disk. "
+        "Training is the same, bit for bit.",
+    )
 
     _parse = field_validator("values")(_parsed)
 

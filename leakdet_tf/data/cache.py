@@ -6,11 +6,12 @@ Everything is decoded before the first step, so that a bad file is named at once
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,24 +25,30 @@ from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.detect import COLUMNS, VOID
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import TruthTable, read
+from leakdet_tf.data.store import Rows, Store, Stored, size_text
+from leakdet_tf.edge.machine import free_bytes
 
-Targets = npt.NDArray[Any]
+Where = Literal["auto", "memory", "disk"]
 _MANY = 300  # boxes a picture that the memory is asked for before any is read
+_SHARE = 0.8  # of the free memory that pictures may take
+_AT_A_TIME = 1 << 18  # bytes of targets that are counted together; to count, NumPy makes eight of each
+_REMEDY = 'set data.cache = "disk", or use a smaller data.inputs size or fewer pictures'
 
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """A split in memory.
+    """A split, decoded: in memory, or its pictures and masks on the disk.
 
     ``inputs``: uint8 or uint16 (N, h, w, C) by input name. ``targets``: the task's arrays, for segmentation uint8
     (N, h, w), for classification uint8 (N, C), for detection float32 (N, M, 6) of BOX_COLUMNS in the model's pixels,
     M the most boxes of a picture (at least 1), rows without a box labelled VOID. ``digests``: SHA-256 of each item's
-    files and labels.
+    files and labels. Labels and boxes are small and always in memory; whoever reads inputs or masks takes some rows at
+    a time, for they may be on the disk.
     """
 
     ids: tuple[str, ...]
-    inputs: dict[str, Pixels]
-    targets: Targets
+    inputs: Mapping[str, Rows]
+    targets: Rows
     digests: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
@@ -59,19 +66,62 @@ class Cache:
         return {name: pixels[place] for name, pixels in self.inputs.items()}, own[own[:, 4] != VOID]
 
     @property
+    def store(self) -> Store | None:
+        """Where its rows are when they are on the disk."""
+        arrays = (*self.inputs.values(), self.targets)
+        return next((array.store for array in arrays if isinstance(array, Stored)), None)
+
+    @property
     def sha256(self) -> str:
         """One digest of all files and their ids, in the split's order."""
         lines = (f"{key} {' '.join(digest)}\n" for key, digest in zip(self.ids, self.digests, strict=True))
         return sha256_bytes("".join(lines).encode())
 
 
+def bytes_stored(count: int, contract: Contract) -> int:
+    """Bytes of the inputs and masks of ``count`` pictures, which is what the disk can hold of them."""
+    pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
+    return count * (pixels + (int(np.prod(_target_shape(contract))) if contract.task == "segment" else 0))
+
+
 def bytes_needed(count: int, contract: Contract, *, boxes: int = _MANY) -> int:
     """Memory that :func:`fill` takes for ``count`` pictures, in bytes; to detect, of up to ``boxes`` boxes each."""
-    pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
-    shape = _target_shape(contract)
+    stored, shape = bytes_stored(count, contract), _target_shape(contract)
     if contract.task == "detect":
-        return count * (pixels + boxes * shape[-1] * np.dtype(np.float32).itemsize)
-    return count * (pixels + int(np.prod(shape)))
+        return stored + count * boxes * shape[-1] * np.dtype(np.float32).itemsize
+    return stored + (count * int(np.prod(shape)) if contract.task == "classify" else 0)
+
+
+def store_for(
+    count: int, contract: Contract, *, where: Where, folder: Path, log: Callable[[str], None]
+) -> Store | None:
+    """The place on the disk for ``count`` pictures of all splits together, or None where they go into memory.
+
+    Args:
+        count: pictures.
+        contract: what is kept of each.
+        where: ``auto`` takes the memory where they fit into 80 % of what is free, or where the system does not tell.
+        folder: on the disk, for a file without a name.
+        log: told when it is the disk.
+
+    Raises:
+        DataError: they do not fit where they are to go.
+    """
+    lack = _lack(count, contract)
+    if where == "memory" or (where == "auto" and not lack):
+        if lack:
+            raise DataError(lack, remedy=_REMEDY)
+        return None
+    size = bytes_stored(count, contract)
+    try:
+        store = Store(folder, size)
+    except DataError as error:
+        if where == "disk":
+            raise
+        raise DataError(f"{lack}, and {error.args[0]}", remedy=error.remedy) from error
+    kept = f"decoded pictures are kept on the disk: {size_text(size)} in {folder}"
+    log(f"{lack}: {kept}" if lack else kept)
+    return store
 
 
 def _target_shape(contract: Contract) -> tuple[int, ...]:
@@ -81,10 +131,12 @@ def _target_shape(contract: Contract) -> tuple[int, ...]:
     return shape
 
 
-def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTable]) -> Iterator[int | Cache]:
+def fill(
+    items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTable], *, store: Store | None = None
+) -> Iterator[int | Cache]:
     """Decode items with all cores: yields how many are done after each, and at the end the :class:`Cache`.
 
-    ``tables`` are :func:`~leakdet_tf.data.readers.truth_tables`.
+    ``tables`` are :func:`~leakdet_tf.data.readers.truth_tables`; ``store`` takes inputs and masks, else memory does.
 
     Raises:
         DataError: a file is damaged or of the wrong kind, or has no or several labels for a softmax model, and is
@@ -92,16 +144,15 @@ def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTa
     """
     if not items:
         raise DataError("a split holds no pictures", remedy="training needs some in each of train, val and test")
-    needed, free = bytes_needed(len(items), contract), _free_memory()
-    if free is not None and not needed <= 0.8 * free:
-        raise DataError(
-            f"{len(items)} pictures take {needed / 2**30:.1f} GiB of memory at the model's size, "
-            f"{free / 2**30:.1f} GiB are free",
-            remedy="use a smaller data.inputs size or fewer pictures",
-        )
-    inputs: dict[str, Pixels] = {n: np.empty((len(items), *s.shape), s.dtype) for n, s in contract.inputs.items()}
+    if store is None and (lack := _lack(len(items), contract)):
+        raise DataError(lack, remedy=_REMEDY)
+    make: Callable[..., Any] = np.empty if store is None else store.rows
+    inputs = {name: make((len(items), *spec.shape), spec.dtype) for name, spec in contract.inputs.items()}
     task, detect = task_of(contract), contract.task == "detect"
-    targets: Any = [None] * len(items) if detect else np.empty((len(items), *_target_shape(contract)), np.uint8)
+    targets: Any = [None] * len(items)
+    if not detect:
+        make = make if contract.task == "segment" else np.empty
+        targets = make((len(items), *_target_shape(contract)), np.uint8)
     one_label = contract.task == "classify" and contract.activation == "softmax"
 
     def one(position: int) -> tuple[str, ...]:
@@ -127,7 +178,27 @@ def fill(items: Sequence[Item], contract: Contract, tables: Mapping[str, TruthTa
                 yield done
         finally:
             pool.shutdown(cancel_futures=True)
+    if store is not None:
+        store.flush()
     yield Cache(tuple(item.id for item in items), inputs, stacked(targets) if detect else targets, tuple(digests))
+
+
+def amounts_of(task: ModuleType, targets: Rows, places: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+    """What a task's ``amounts`` finds in targets (N, ...), or in those at ``places``, some at a time: int64 (256,)."""
+    found = np.zeros(256, np.int64)
+    step = max(1, _AT_A_TIME // (int(np.prod(targets.shape[1:])) * targets.dtype.itemsize))
+    for start in range(0, len(targets) if places is None else len(places), step):
+        part = slice(start, start + step)
+        found += task.amounts(targets[part if places is None else places[part]])
+    return found
+
+
+def _lack(count: int, contract: Contract) -> str:
+    # What to say where the memory is too small for so many pictures; nothing where it is not.
+    needed, free = bytes_needed(count, contract), free_bytes()
+    if free is None or needed <= _SHARE * free:
+        return ""
+    return f"{count} pictures take {size_text(needed)} of memory at the model's size, {size_text(free)} are free"
 
 
 def stacked(boxes: Sequence[npt.NDArray[np.float32]], rows: int | None = None) -> npt.NDArray[np.float32]:
@@ -157,12 +228,3 @@ def _applied(spec: ImageSpec, image: Pixels, path: str) -> tuple[Pixels, Geometr
     except ContractError as error:
         said = str(error.args[0])
         raise DataError(said if path in said else f"{path}: {said}", remedy=error.remedy) from error
-
-
-def _free_memory() -> int | None:
-    # Linux's own estimate, which counts what it keeps of files as free. No figure elsewhere, so no check.
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -23,7 +23,7 @@ from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import classify, detect, segment
 from leakdet_tf.data.box_truth import Boxes, BoxTable, boxes_of
-from leakdet_tf.data.cache import Cache
+from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
 from leakdet_tf.data.similar import Thumbnails, thumbnail
@@ -373,7 +373,7 @@ def cheap(
     found, labelling = duplicates(entries), labelling_of(data, classes)
     for split, cache in caches.items():
         task = detect if data.sources[0].of_boxes else classify if data.sources[0].labels else segment
-        pixels = task.amounts(cache.targets)
+        pixels = amounts_of(task, cache.targets)
         if task is segment and not pixels[: labelling.count].any():
             found.append(Finding("empty", "", split, data.where, f"every pixel of {split} is ignored", "fatal"))
         found += unseen(split, pixels, classes, labelling, data)

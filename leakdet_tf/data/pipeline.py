@@ -7,7 +7,8 @@ equals one that was read up to k.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,22 @@ def plain(cache: Cache, *, batch_size: int) -> Dataset:
     stream = _full_batches(tf.constant(order, tf.int64), count, batch_size)
     stream = _ahead(stream, finish)
     return stream.apply(tf.data.experimental.assert_cardinality(steps(count, batch_size)))
+
+
+@contextmanager
+def failing_plainly(caches: Iterable[Cache]) -> Iterator[None]:
+    """Turn TensorFlow's account of a disk that failed while batches were read from it into one line.
+
+    Raises:
+        DataError: that line.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for cache in caches:
+            if cache.store and cache.store.failure:
+                raise cache.store.failure from error
+        raise
 
 
 def _ahead(stream: Dataset, finish: Any) -> Dataset:

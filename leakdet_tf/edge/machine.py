@@ -88,9 +88,21 @@ def features(root: Path = _ROOT) -> list[str] | None:
     return [name for name in FEATURES if name in common]
 
 
+def free_bytes(root: Path = _ROOT) -> int | None:
+    """Memory that this process can still take without swapping: ``MemAvailable``, or less where a control group (of a
+    container, a service, a SLURM job) leaves less; None where the machine does not tell.
+
+    What a group keeps of files counts as free, as it does in ``MemAvailable``, for it is given up when the limit is
+    reached (Linux, "Control Group v2" and "Memory Resource Controller").
+    """
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(root / "proc/meminfo") or "", re.M)
+    return min([*([int(match[1]) * 1024] if match else []), *_left_in_groups(root)], default=None)
+
+
 def free_mb(root: Path = _ROOT) -> int | None:
-    """Memory in MB that programs can still take without swapping: ``MemAvailable``."""
-    return _meminfo_mb(root, "MemAvailable")
+    """:func:`free_bytes` in MB."""
+    free = free_bytes(root)
+    return None if free is None else free >> 20
 
 
 def sensors(root: Path = _ROOT) -> dict[str, Any]:
@@ -185,6 +197,34 @@ def _cpu(root: Path) -> str | None:
     parts = sorted(set(re.findall(r"^CPU part\s*:\s*(\S+)$", text, re.M)))
     maker = re.search(r"^CPU implementer\s*:\s*(\S+)$", text, re.M)
     return f"implementer {maker[1]}, part {', '.join(parts)}" if maker and parts else None
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    # Each group above limits too. Inside a container the path may be the host's, of which only the top is to be seen.
+    found = []
+    for controllers, path in re.findall(r"^\d+:(.*?):(.*)$", _text(root / "proc/self/cgroup") or "", re.M):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        first = controllers != ""
+        top = root / "sys/fs/cgroup" / ("memory" if first else "")
+        parts = [] if ".." in path.split("/") else [part for part in path.split("/") if part]
+        folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+        found += [left for folder in folders for left in _left_in(folder, first=first)]
+    return found
+
+
+def _left_in(group: Path, *, first: bool) -> list[int]:
+    limits, usage = ["memory.max", "memory.high"], "memory.current"
+    if first:  # the first version of control groups has other names
+        limits, usage = ["memory.limit_in_bytes"], "memory.usage_in_bytes"
+    used = re.fullmatch(r"\d+", _text(group / usage) or "")
+    if not used:
+        return []
+    kind = "total_" if first else ""
+    files = re.findall(rf"^{kind}(?:in)?active_file (\d+)$", _text(group / "memory.stat") or "", re.M)
+    taken = int(used[0]) - sum(map(int, files))
+    texts = [text for name in limits if re.fullmatch(r"\d+", text := _text(group / name) or "")]
+    return [max(0, int(text) - taken) for text in texts]
 
 
 def _meminfo_mb(root: Path, key: str) -> int | None:

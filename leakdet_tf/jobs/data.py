@@ -9,12 +9,14 @@ from typing import Any
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.images import ImageSpec, Labels
+from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE, Sample
 from leakdet_tf.core.tasks import TASKS
-from leakdet_tf.data.cache import Cache, fill
+from leakdet_tf.data.cache import Cache, amounts_of, fill, store_for
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import labelling_of, read, truth_tables
+from leakdet_tf.data.store import Rows
+from leakdet_tf.jobs.runs import Log
 from leakdet_tf.synth.request import Request
 from leakdet_tf.training.progress import track
 
@@ -69,16 +71,25 @@ def render(root: Path, request: Request, *, workers: int | None = None, foreign:
     return True
 
 
-def decode_all(experiment: Experiment, parts: dict[str, list[Item]], contract: Contract) -> dict[str, Cache]:
-    """Every split decoded, with a bar each."""
-    caches: dict[str, Cache] = {}
-    tables = truth_tables(experiment.data, experiment.task.classes)
+def decode_all(
+    experiment: Experiment, parts: dict[str, list[Item]], contract: Contract, *, log: Log
+) -> dict[str, Cache]:
+    """Every split decoded, with a bar each, to where ``data.cache`` says; the log is told when that is the disk.
+
+    Raises:
+        DataError: a split is empty, a file is at fault, or there is too little memory or disk.
+    """
     for name, items in parts.items():
         if not items:
             raise DataError(
                 f"{experiment.data.where}: the {name} split is empty", remedy="fit needs train, val and test"
             )
-        for step in track(fill(items, contract, tables), f"reading {name}", len(items)):
+    caches: dict[str, Cache] = {}
+    tables = truth_tables(experiment.data, experiment.task.classes)
+    total = sum(map(len, parts.values()))
+    store = store_for(total, contract, where=experiment.data.cache, folder=Path(experiment.runs), log=log)
+    for name, items in parts.items():
+        for step in track(fill(items, contract, tables, store=store), f"reading {name}", len(items)):
             if isinstance(step, Cache):
                 caches[name] = step
     return caches
@@ -97,7 +108,7 @@ def often(experiment: Experiment, items: Sequence[Item]) -> list[float]:
     return [weights[item.source] for item in items]
 
 
-def contributions(experiment: Experiment, items: Sequence[Item], targets: Labels) -> dict[str, dict[str, Any]]:
+def contributions(experiment: Experiment, items: Sequence[Item], targets: Rows) -> dict[str, dict[str, Any]]:
     """What each source gives to training: pictures, share of an epoch, and pixels (at the model's size) by label, or,
     to classify, pictures.
 
@@ -112,7 +123,7 @@ def contributions(experiment: Experiment, items: Sequence[Item], targets: Labels
     found = {}
     for source in experiment.data.sources:
         chosen = [i for i, item in enumerate(items) if item.source == source.name]
-        pixels = TASKS[experiment.task.kind].amounts(targets[chosen])
+        pixels = amounts_of(TASKS[experiment.task.kind], targets, chosen)
         counts = [*pixels[: labelling.count], pixels[IGNORE]]
         found[source.name] = {
             "pictures": len(chosen),

@@ -17,7 +17,7 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.files import sync_folder, whole_file, write_bytes, write_json, write_text
 from leakdet_tf.core.tasks import task_of
-from leakdet_tf.data.cache import Cache
+from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_splits, labelling_of
 from leakdet_tf.data.splits import save_manifest
@@ -133,7 +133,9 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
             parts = usable_parts(experiment, quarantine=left_out, log=told.append)
         else:
             parts = find_splits(experiment.data)
-        caches = decode_all(experiment, parts, contract)
+        caches = decode_all(experiment, parts, contract, log=told.append)
+        if store := caches["train"].store:
+            held.callback(store.release)
         refuse_leaks(experiment, parts, caches, log=told.append)
 
         if folder is None:
@@ -237,7 +239,7 @@ def _train(
     checkpoint: Any,
     tracker: Tracker,
 ) -> Any:
-    from leakdet_tf.data.pipeline import epoch_length, plain, steps, training
+    from leakdet_tf.data.pipeline import epoch_length, failing_plainly, plain, steps, training
     from leakdet_tf.training.callbacks import save_model
     from leakdet_tf.training.loop import train
 
@@ -264,23 +266,24 @@ def _train(
         f"training {model.name} under {settings.backend}: {model.count_params():,} parameters, {len(cache)} pictures, "
         f"up to {settings.total_epochs} epochs of {length}"
     )
-    outcome = train(
-        model,
-        contract,
-        settings,
-        training=stream,
-        validation=plain(caches["val"], batch_size=settings.batch_size),
-        pictures=length,
-        steps=steps(length, settings.batch_size),
-        folder=folder,
-        log=log,
-        labelling=labelling,
-        pixels=[int(count) for count in task_of(contract).amounts(cache.targets)[: labelling.classes]],
-        identity=identity(folder, caches),
-        start=checkpoint,
-        score=validation_score(contract, caches["val"]) if contract.task == "detect" else None,
-        tell=tracker.epoch,
-    )
+    with failing_plainly(caches.values()):
+        outcome = train(
+            model,
+            contract,
+            settings,
+            training=stream,
+            validation=plain(caches["val"], batch_size=settings.batch_size),
+            pictures=length,
+            steps=steps(length, settings.batch_size),
+            folder=folder,
+            log=log,
+            labelling=labelling,
+            pixels=[int(count) for count in amounts_of(task_of(contract), cache.targets)[: labelling.classes]],
+            identity=identity(folder, caches),
+            start=checkpoint,
+            score=validation_score(contract, caches["val"]) if contract.task == "detect" else None,
+            tell=tracker.epoch,
+        )
     if not outcome.epochs:
         save_model(model, folder / "checkpoints" / "last.keras")
     return outcome

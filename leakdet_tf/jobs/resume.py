@@ -22,7 +22,14 @@ from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
 DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
 LOCK = "lock"
 _CHECKPOINTS = "checkpoints"
-_MAY_DIFFER = {"runs", "train.checkpoint_every", "train.checkpoint_seconds", "train.keep", "train.loss_limit"}
+_MAY_DIFFER = {
+    "runs",
+    "data.cache",
+    "train.checkpoint_every",
+    "train.checkpoint_seconds",
+    "train.keep",
+    "train.loss_limit",
+}
 """Keys that change nothing in the weights."""
 _ELSEWHERE = "or leave out --resume to begin a new run"
 

@@ -77,7 +77,7 @@ def test_a_split_of_negatives_has_one_void_row(folder: Path) -> None:
 def test_memory_is_told_with_the_boxes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, agreed, _ = filled(folder)
     assert bytes_needed(3, agreed, boxes=7) == 3 * (32 * 64 * 3 + 7 * 6 * 4)
-    monkeypatch.setattr(room, "_free_memory", lambda: 10_000)
+    monkeypatch.setattr(room, "free_bytes", lambda: 10_000)
     with pytest.raises(DataError, match="5 pictures take"):
         filled(folder)
 

@@ -62,6 +62,66 @@ def test_free_memory(tmp_path: Path) -> None:
     assert machine.free_mb(tmp_path) is None
     write(tmp_path, "proc/meminfo", "MemTotal: 4096000 kB\nMemAvailable: 2048000 kB\n")
     assert machine.free_mb(tmp_path) == 2000
+    assert machine.free_bytes(tmp_path) == 2048000 * 1024
+
+
+def test_free_memory_is_a_plausible_number_of_bytes() -> None:
+    free = machine.free_bytes()
+    assert free is None or 2**20 < free < 2**50
+
+
+GROUPS = {
+    "in a container": ("0::/", {"": (3000, 1000, 200)}, 2200),
+    "as a service": ("0::/system.slice/fit.service", {"system.slice/fit.service": (3000, 1000, 200)}, 2200),
+    "limited above": (
+        "0::/user.slice/job",
+        {"user.slice": (1500, 900, 0), "user.slice/job": (3000, 1000, 0)},
+        600,
+    ),
+    "limited twice": ("0::/job", {"job": (3000, 1000, 0, 1700)}, 700),
+    "not limited": ("0::/job", {"job": ("max", 1000, 200, "max")}, 4096),
+    "much limited": ("0::/job", {"job": (9000, 1000, 200)}, 4096),
+    "all used up": ("0::/job", {"job": (1000, 1200, 50)}, 0),
+    "the path is the host's": ("0::/docker/0123abc", {"": (3000, 1000, 200)}, 2200),
+    "the path leads out": ("0::/../other", {"": (3000, 1000, 200)}, 2200),
+    "the first version": ("5:cpu,memory:/slurm/job_7\n0::/", {"memory/slurm/job_7": (3000, 1000, 200)}, 2200),
+    "the first version, in a container": ("4:memory:/docker/0123abc", {"memory": (3000, 1000, 200)}, 2200),
+    "the first version, not limited": ("4:memory:/", {"memory": (9223372036854771712, 1000, 0)}, 4096),
+    "another controller": ("4:memoryless:/job", {"memory/job": (3000, 1000, 200)}, 4096),
+    "nonsense": ("0::/job", {"job": ("much", "little", 0)}, 4096),
+    "a line of another kind": ("none\n0::/job", {"job": (3000, 1000, 200)}, 2200),
+}
+"""Lines of ``/proc/self/cgroup``; by group its limit, use, files and softer limit; what is free. All in kB."""
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_free_memory_of_a_group(case: str, tmp_path: Path) -> None:
+    line, groups, free = GROUPS[case]
+    write(tmp_path, "proc/meminfo", "MemTotal: 8192 kB\nMemAvailable: 4096 kB\n")
+    write(tmp_path, "proc/self/cgroup", f"{line}\n")
+
+    def said(value: int | str) -> str:
+        return str(value * 1024 if isinstance(value, int) and value < 2**40 else value)
+
+    for group, (limit, used, files, *high) in groups.items():
+        folder = f"sys/fs/cgroup/{group}"
+        first = group.startswith("memory")
+        write(tmp_path, f"{folder}/memory.{'limit_in_bytes' if first else 'max'}", said(limit))
+        write(tmp_path, f"{folder}/memory.{'usage_in_bytes' if first else 'current'}", said(used))
+        kind = "total_" if first else ""
+        stat = f"anon 5\n{kind}inactive_file {files * 512}\n{kind}active_file {files * 512}\nworkingset_x 4\n"
+        write(tmp_path, f"{folder}/memory.stat", stat + ("inactive_file 7\nactive_file 7\n" if first else ""))
+        for value in high:
+            write(tmp_path, f"{folder}/memory.high", said(value))
+    assert machine.free_bytes(tmp_path) == free * 1024
+
+
+def test_a_limit_tells_of_memory_where_nothing_else_does(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/memory.max", "3000\n")
+    assert machine.free_bytes(tmp_path) is None
+    write(tmp_path, "sys/fs/cgroup/memory.current", "1000\n")
+    assert machine.free_bytes(tmp_path) == 2000
 
 
 def test_temperature_clock_and_throttling(pi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

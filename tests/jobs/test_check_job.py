@@ -183,7 +183,7 @@ def test_a_split_without_its_faulty_files_can_be_used_again(home: Path) -> None:
     experiment = load(home / "checked.toml", divided)
     parts = usable_parts(experiment, quarantine=home / "run" / "quarantine.csv", log=lambda line: None)
     contract = contract_of(experiment, "softmax")
-    caches = decode_all(experiment, parts, contract)
+    caches = decode_all(experiment, parts, contract, log=lambda line: None)
     given = {name: contributions(experiment, parts[name], cache.targets) for name, cache in caches.items()}
     _write_inputs(home / "run", experiment, contract, parts, caches, given)
     again = load(home / "checked.toml", [*divided, f"data.split.manifest={home / 'run' / 'split.json'}"])
@@ -192,7 +192,7 @@ def test_a_split_without_its_faulty_files_can_be_used_again(home: Path) -> None:
 
 def decoded(experiment: Any) -> tuple[Any, dict[str, Cache]]:
     parts = find_splits(experiment.data)
-    return parts, decode_all(experiment, parts, contract_of(experiment, "softmax"))
+    return parts, decode_all(experiment, parts, contract_of(experiment, "softmax"), log=lambda line: None)
 
 
 def test_fit_refuses_what_leaks(home: Path) -> None:
