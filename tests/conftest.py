@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def run(overrides: list[str]) -> Path:
 
     lines: list[str] = []
     return fit(str(ROOT / "experiments" / "gas_unet.toml"), overrides, echo=lines.append).folder
+
+
+@pytest.fixture(scope="session")
+def lean_run(overrides: list[str]) -> Iterator[Path]:
+    """So too, of a model of a few layers, which is converted in a second. Read only."""
+    from leakdet_tf.jobs.fit import fit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent / "jobs"))
+        from few_layers import OVERRIDES
+
+        own = [one for one in overrides if not one.startswith("model.")]
+        given = [OVERRIDES[0], *own, "name=lean"]
+        yield fit(str(ROOT / "experiments" / "gas_unet.toml"), given, echo=lambda line: None).folder
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,7 @@ def test_simplifying_changes_no_answer(
     np.testing.assert_allclose(ran(exact, image=pictures), ran(long, image=pictures), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_reshaped_detector_keeps_no_shape_arithmetic(tmp_path: Path) -> None:
     size = {"channels": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}
     model = yolov8((SIDE, SIDE, 3), 2, implementation="native", seed=0, **size)

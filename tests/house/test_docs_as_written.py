@@ -27,6 +27,7 @@ def shell(line: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_extend_a_factory_runs_as_written(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "extend-a-factory.md").read_text(encoding="utf-8")
     script, ran = "", 0

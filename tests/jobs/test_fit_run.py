@@ -211,7 +211,10 @@ def test_nan_stops_with_one_line_and_keeps_the_run(overrides: list[str], tmp_pat
     assert (folder / "experiment.toml").is_file()
 
 
-def test_one_folder_with_a_grouped_split_is_divided_and_written_down(overrides: list[str], tmp_path: Path) -> None:
+def test_one_folder_with_a_grouped_split_is_divided_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     (tmp_path / "one" / "images").mkdir(parents=True)
     (tmp_path / "one" / "masks").mkdir()
     generator = np.random.default_rng(0)
@@ -223,7 +226,7 @@ def test_one_folder_with_a_grouped_split_is_divided_and_written_down(overrides: 
     (tmp_path / "one.toml").write_text(
         EXPERIMENT.read_text().replace('root = "data/gas"', f'root = "{tmp_path / "one"}"').split("[data.synth]")[0]
         + "[data.split]\ntrain = 0.5\nval = 0.25\ntest = 0.25\ngroup = '(site\\d+)-'\n"
-        + '[model]\nfactory = "unet"\nencoder_options = {width = 8}\ndecoder_filters = [16, 16, 8, 8, 4]\n'
+        + '[model]\nfactory = "few_layers:few_layers"\n'
         + "[train]\nepochs = 1\n[export]\nformats = []\n"
     )
     done = fit(

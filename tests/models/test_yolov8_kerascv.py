@@ -51,8 +51,9 @@ def far(one: Any, other: Any) -> float:
     return float(np.abs(one - other).max() / max(1.0, np.abs(other).max()))
 
 
-@pytest.mark.parametrize("keys", [NARROW, {"size": "n"}, pytest.param({"size": "l"}, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize(
+    ("keys", "classes"), [(NARROW, 3), ({"size": "n"}, 1), pytest.param({"size": "l"}, 3, marks=pytest.mark.slow)]
+)
 def test_native_is_the_same_network(kerascv: Any, keys: dict[str, Any], classes: int) -> None:
     theirs = yolov8((*SIZE, 3), classes, **keys, seed=7)
     ours = yolov8((*SIZE, 3), classes, **keys, implementation="native", seed=7)
