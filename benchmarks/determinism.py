@@ -1,6 +1,6 @@
 """Does a U-Net end in the same weights each time, and what does that cost? ``train.deterministic`` on against off.
 
-    python benchmarks/determinism.py [--size 128] [--batch 8] [--steps 6] [--rounds 4]
+    python benchmarks/determinism.py [--size 128] [--batch 8] [--steps 6] [--rounds 4] [--xla]
 
 Every measurement is a process of its own, on and off by turns, which trains the same network on the same pictures from
 the same weights. Prints each one's pictures/s and the digest of its weights; then the ratio of the medians, and how
@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     for name, default in (("size", 128), ("batch", 8), ("steps", 6), ("rounds", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--xla", action="store_true", help="the same with train.xla, which puts operations in order")
     parser.add_argument("--alone", choices=("on", "off"), help="train once, and print rate and digest as JSON")
     given = parser.parse_args()
     if given.alone:
@@ -48,7 +49,7 @@ def trained(given: argparse.Namespace) -> tuple[float, str]:
     """Pictures/s after the first two steps, and the digest of the weights in the end."""
     from leakdet_tf.jobs.quiet import in_turn, start_tensorflow
 
-    if given.alone == "on" and not in_turn():
+    if given.alone == "on" and not given.xla and not in_turn():
         raise SystemExit("TF_NUM_INTEROP_THREADS is set to another number than 1")
     start_tensorflow()
 
@@ -66,7 +67,7 @@ def trained(given: argparse.Namespace) -> tuple[float, str]:
     images, masks = random.integers(0, 256, (*shape, 3), dtype=np.uint8), random.integers(0, 3, shape, dtype=np.uint8)
     contract = Contract("segment", {"image": ImageSpec(*shape[1:])}, classes_of(["background", "gas", "machine"]))
     model = unet((*shape[1:], 3), 3, seed=0)
-    fitted, _ = compiled(model, contract, Train(batch_size=given.batch))
+    fitted, _ = compiled(model, contract, Train(batch_size=given.batch, xla=given.xla))
     stream = tf.data.Dataset.from_tensors((images, masks)).repeat()
     fitted.fit(stream, steps_per_epoch=2, verbose=0, shuffle=False)
     start = perf_counter()

@@ -14,9 +14,10 @@ steps the others wait, and every other round goes in reverse order:
   channels_last, and with that in bfloat16
 
 Prints each side's pictures/s and, of each but ``theirs``, the median ratio to it, by the clock and by processor time
-(which a busy machine disturbs less); the first step's seconds; the most memory. Then what share that is of what this
-machine's cores multiply in float32 matrices (NumPy's own product, 2,048 a side), counting three times the forward
-pass's multiplications. At last the losses of our sides over twenty steps from the same weights, which must agree.
+(which a busy machine disturbs less); the first step's seconds; the most memory. With the rate
+stands what share, by processor time, that is of NumPy's own product of float32 matrices (2,048 a side), counting three
+times the forward pass's multiplications. At last the losses of our sides over twenty steps from the same weights, which
+must agree.
 """
 
 from __future__ import annotations
@@ -70,19 +71,16 @@ def main() -> int:
         print(f"round {number + 1}: pictures/s {rates}", flush=True)
     losses = {name: answer(children[name], "losses") for name in sides if name in OURS}
     memory = {name: answer(children[name], "end") for name in sides}
-    peak, work = multiplying(), statistics.median(wall for wall, _ in times[sides[0]])
-    needed = 3 * forward_flops(given.size)
+    peak, needed = multiplying(), 3 * forward_flops(given.size)
     for name in sides:
-        rate = statistics.median(pictures / wall for wall, _ in times[name])
-        line = f"{name}: {rate:.1f} pictures/s, {rate * needed / peak:.0%} of the matrix product"
+        rate, work = (statistics.median(pictures / both[i] for both in times[name]) for i in (0, 1))
+        line = f"{name}: {rate:.1f} pictures/s, {work * needed / peak:.0%} of the matrix product"
         if PEER in sides and name != PEER:
             pairs = list(zip(times[PEER], times[name], strict=True))
             wall, processor = (statistics.median(peer[i] / own[i] for peer, own in pairs) for i in (0, 1))
             line += f"; {wall:.2f} of {PEER} (by processor time {processor:.2f})"
         print(f"{line}; first step {first[name]:.1f} s; {memory[name]} MB at most")
-    print(
-        f"matrix product: {peak / 1e9:.0f} GFLOP/s; a picture's training step {needed / 1e9:.2f} GFLOP ({work:.1f} s)"
-    )
+    print(f"matrix product: {peak / 1e9:.0f} GFLOP per processor second; a picture's step {needed / 1e9:.2f} GFLOP")
     told = {name: " ".join(f"{loss:.4f}" for loss in found) for name, found in losses.items()}
     for name, text in told.items():
         print(f"losses of {name}: {text}")
@@ -137,7 +135,7 @@ def ours(name: str, given: argparse.Namespace) -> tuple[Work, Callable[[], None]
     from leakdet_tf.jobs import backend
 
     settings = Train.model_validate({"batch_size": given.batch, "learning_rate": 1e-3, **OURS[name]})
-    backend.start("tensorflow", deterministic=True)
+    backend.start("tensorflow", deterministic=True, xla=settings.xla)
     from leakdet_tf.data.pipeline import plain
     from leakdet_tf.models import unet
     from leakdet_tf.training.loop import compiled
@@ -248,14 +246,14 @@ def data(given: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def multiplying() -> float:
-    """Floating-point operations a second in NumPy's product of two float32 matrices, the best of five."""
+    """Floating-point operations a processor second in NumPy's product of two float32 matrices, the best of five."""
     side = 2048
     one = np.random.default_rng(0).random((side, side), np.float32)
     found = []
     for _ in range(5):
-        start = perf_counter()
+        start = process_time()
         one @ one
-        found.append(2 * side**3 / (perf_counter() - start))
+        found.append(2 * side**3 / (process_time() - start))
     return max(found)
 
 

@@ -25,7 +25,7 @@ AUTO = "auto"
 """What an experiment says for the one that measures fastest."""
 
 
-def start(backend: str, *, deterministic: bool = False) -> bool:
+def start(backend: str, *, deterministic: bool = False, xla: bool = False) -> bool:
     """Import Keras under a backend, quietly, and TensorFlow beside it, whose tf.data feeds them all.
 
     TensorFlow leaves GPUs to another backend: it would take all of their memory.
@@ -33,6 +33,7 @@ def start(backend: str, *, deterministic: bool = False) -> bool:
     Args:
         backend: its name.
         deterministic: two trainings of the same are to end in the same weights; asked of TensorFlow alone.
+        xla: steps will be compiled as a whole, by which their operations have one order already.
 
     Returns:
         False where that was asked for and TensorFlow was at work otherwise in this process before.
@@ -54,7 +55,7 @@ def start(backend: str, *, deterministic: bool = False) -> bool:
         )
     os.environ[VARIABLE] = backend
     asked = deterministic and backend == "tensorflow"
-    in_order = in_turn() if asked else True
+    in_order = in_turn() if asked and not xla else True
     start_tensorflow(gpus=backend == "tensorflow")
     if asked:
         same_sums()

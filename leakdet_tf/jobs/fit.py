@@ -111,7 +111,8 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         echo(line)
 
     experiment = decided(experiment, log=show)
-    if not backend.start(experiment.train.backend, deterministic=experiment.train.deterministic):
+    settings = experiment.train
+    if not backend.start(settings.backend, deterministic=settings.deterministic, xla=settings.xla):
         told.append("TensorFlow was at work otherwise before: the weights' last bits may differ from run to run")
     from leakdet_tf.training.checkpoint import clean, newest
 

@@ -226,7 +226,8 @@ def _main(name: str, file: str, block_s: str) -> int:
     # In the child: one JSON object, or one line for the caller.
     try:
         experiment = load(file)
-        backend.start(name, deterministic=experiment.train.deterministic)
+        settings = experiment.train
+        backend.start(name, deterministic=settings.deterministic, xla=settings.xla)
         with quiet_start():
             found = measure(experiment, float(block_s))
     except LeakdetError as error:
