@@ -30,20 +30,26 @@ def test_a_gpu_s_kernels_are_told(found: list[str], monkeypatch: pytest.MonkeyPa
     assert len(called) == len(found)
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_the_key_says_whether(deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[bool] = []
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("train={deterministic = true}", {"in_turn", "same_sums"}),
+        ("train={deterministic = true, xla = true}", {"same_sums"}),  # XLA has one order already
+        ("train={deterministic = false}", set()),
+    ],
+)
+def test_the_key_says_whether(given: str, wanted: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: set[str] = set()
 
     def begun(*_: object) -> None:
         raise Begun
 
-    monkeypatch.setattr(backend, "same_sums", lambda: called.append(True))
-    monkeypatch.setattr(backend, "in_turn", lambda: called.append(True) or True)
-    monkeypatch.setattr(room, "specs", begun)
-    given = [f"train.deterministic={str(deterministic).lower()}", f"runs={tmp_path}"]
+    monkeypatch.setattr(backend, "same_sums", lambda: called.add("same_sums"))
+    monkeypatch.setattr(backend, "in_turn", lambda: called.add("in_turn") or True)
+    monkeypatch.setattr(room, "new_model", begun)
     with pytest.raises(Begun):
-        room.fit(EXPERIMENT, given, echo=print)
-    assert called == [True] * (2 if deterministic else 0)
+        room.fit(EXPERIMENT, [given, f"runs={tmp_path}"], echo=print)
+    assert called == wanted
 
 
 def test_operations_come_in_turn_unless_tensorflow_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
