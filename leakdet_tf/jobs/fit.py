@@ -32,6 +32,7 @@ from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
     as_begun,
+    drop_dead_lock,
     find_run,
     identity,
     is_finished,
@@ -81,6 +82,7 @@ def fit(
     experiment = load(path, overrides)
     folder = None if resume is None else find_run(resume)
     if folder is not None and is_finished(folder):
+        drop_dead_lock(folder)
         echo(f"{folder}: finished already, nothing is left to do")
         return Fitted(folder, False, sorted(path.parent for path in folder.glob(f"export/*/{CONTRACT}")))
     with ExitStack() as held:

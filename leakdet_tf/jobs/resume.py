@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,13 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def drop_dead_lock(folder: Path) -> None:
+    """Remove what a process left that was killed after its last step; a lock that somebody holds stays."""
+    if (folder / LOCK).exists():
+        with suppress(TrainingError), locked(folder):
+            pass
 
 
 def _take(path: Path) -> int:

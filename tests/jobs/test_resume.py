@@ -21,7 +21,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, TrainingError
 from leakdet_tf.jobs import resume as room
 from leakdet_tf.jobs.fit import Fitted, fit
-from leakdet_tf.jobs.resume import FINISHED, LOCK, find_run, is_finished, locked, same_experiment
+from leakdet_tf.jobs.resume import FINISHED, LOCK, drop_dead_lock, find_run, is_finished, locked, same_experiment
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 
@@ -141,6 +141,15 @@ def test_a_finished_run_is_left_alone(
     assert main(["fit", EXPERIMENT, *sets, "--resume", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder}: finished already, nothing is left to do\n"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_the_lock_of_one_killed_after_its_last_step_goes_and_a_held_one_stays(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(json.dumps({"pid": 2**22 + 1, "host": platform.node(), "job": ""}))
+    drop_dead_lock(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path):
+        drop_dead_lock(tmp_path)
+        assert (tmp_path / LOCK).is_file()
 
 
 def test_a_run_ended_after_its_training_trains_no_more(
