@@ -36,7 +36,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec, decode
 from leakdet_tf.data.cache import Cache

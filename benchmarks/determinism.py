@@ -56,7 +56,7 @@ def trained(given: argparse.Namespace) -> tuple[float, str]:
     import numpy as np
     import tensorflow as tf
 
-    from leakdet_tf.config.schema import Train
+    from leakdet_tf.config.train import Train
     from leakdet_tf.core.contract import Contract, classes_of
     from leakdet_tf.core.images import ImageSpec
     from leakdet_tf.models import unet

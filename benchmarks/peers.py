@@ -128,7 +128,7 @@ def ours(name: str, given: argparse.Namespace) -> tuple[Work, Callable[[], None]
     """Our network, loss, counts and pipeline."""
     if name == "bare":
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    from leakdet_tf.config.schema import Train
+    from leakdet_tf.config.train import Train
     from leakdet_tf.core.contract import Contract, classes_of
     from leakdet_tf.core.images import ImageSpec
     from leakdet_tf.data.cache import Cache

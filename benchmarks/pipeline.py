@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.data.cache import Cache

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.config.schema import Stage, Train
+from leakdet_tf.config.train import Stage, Train
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError, TrainingError, did_you_mean
 from leakdet_tf.core.labels import Labelling

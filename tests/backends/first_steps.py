@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE

@@ -182,8 +182,7 @@ MEANT = "docs/experiment-file.md says what it means"
         ("evaluate.seed=1", "evaluate.seed: unknown key; did you mean 'seed'?"),
         (
             "train={backend = 'torch', xla = true}",
-            'train.xla: is for backend = "tensorflow" (JAX always compiles, torch has no XLA); docs/experiment-file.md '
-            "lists what is allowed",
+            'train.xla: is for backend = "tensorflow" alone; docs/experiment-file.md lists what is allowed',
         ),
         ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
         ("task.clases=['a']", "task.clases: unknown key; did you mean 'classes'?"),

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.training import loop

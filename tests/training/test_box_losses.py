@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.boxes import overlaps
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec

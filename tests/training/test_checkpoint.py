@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.data.pipeline import plain, steps
 from leakdet_tf.models.initialize import draw_weights

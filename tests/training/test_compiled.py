@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training.checkpoint import newest
 from leakdet_tf.training.loop import compiled

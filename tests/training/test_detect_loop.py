@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.images import ImageSpec

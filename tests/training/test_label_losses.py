@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ModelError
 from leakdet_tf.core.images import ImageSpec

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.schema import Train
+from leakdet_tf.config.train import Train
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.models.runtime import load_model
