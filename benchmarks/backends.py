@@ -18,11 +18,12 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from by_turns import answer, peak_mb, seconds
 
 from leakdet_tf.config.load import parse
 from leakdet_tf.config.schema import Experiment
@@ -93,17 +94,6 @@ def compare(model: str, backends: list[str], given: argparse.Namespace) -> None:
         print(f"{line}; first step {first[name]:.1f} s; {memory} MB at most", flush=True)
 
 
-def answer(child: Any, word: str = "") -> Any:
-    """What a worker says, after a word to it."""
-    if word:
-        child.stdin.write(f"{word}\n")
-        child.stdin.flush()
-    line = child.stdout.readline()
-    if not line:
-        raise SystemExit(f"a worker ended early, with status {child.wait()}")
-    return json.loads(line)
-
-
 def worker(name: str, model: str, given: argparse.Namespace) -> None:
     """In the child: the first step's seconds at once; then for each ``go`` those of some steps, and at last the MB."""
     backend.start(name)
@@ -115,12 +105,9 @@ def worker(name: str, model: str, given: argparse.Namespace) -> None:
         work(1)
     for line in sys.stdin:
         if line.strip() == "end":
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            print(int(status.split("VmHWM:")[1].split()[0]) // 1024, flush=True)
+            print(peak_mb(), flush=True)
             return
-        wall, processor = perf_counter(), process_time()
-        work(given.steps)
-        print(json.dumps([perf_counter() - wall, process_time() - processor]), flush=True)
+        print(json.dumps(seconds(lambda: work(given.steps))), flush=True)
 
 
 def experiment_of(model: str, batch: int) -> Experiment:

@@ -30,11 +30,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+from by_turns import answer, peak_mb, seconds
 
 OURS: dict[str, dict[str, bool]] = {"usual": {}, "xla": {"xla": True}, "bare": {}}
 """Of ``[train]``, by side."""
@@ -90,17 +90,6 @@ def main() -> int:
     return 0
 
 
-def answer(child: Any, word: str = "") -> Any:
-    """What a worker says, after a word to it."""
-    if word:
-        child.stdin.write(f"{word}\n")
-        child.stdin.flush()
-    line = child.stdout.readline()
-    if not line:
-        raise SystemExit(f"a worker ended early, with status {child.wait()}")
-    return json.loads(line)
-
-
 def worker(name: str, given: argparse.Namespace) -> None:
     """In the child: the first step's seconds at once; then times, losses or the most MB, as it is asked."""
     said, sys.stdout = sys.stdout, sys.stderr  # packages print there
@@ -112,16 +101,13 @@ def worker(name: str, given: argparse.Namespace) -> None:
     work(1)
     for line in sys.stdin:
         if line.strip() == "end":
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            print(int(status.split("VmHWM:")[1].split()[0]) // 1024, file=said, flush=True)
+            print(peak_mb(), file=said, flush=True)
             return
         if line.strip() == "losses":
             begin_anew()
             print(json.dumps(work(LOSSES)), file=said, flush=True)
             continue
-        wall, processor = perf_counter(), process_time()
-        work(given.steps)
-        print(json.dumps([perf_counter() - wall, process_time() - processor]), file=said, flush=True)
+        print(json.dumps(seconds(lambda: work(given.steps))), file=said, flush=True)
 
 
 def ours(name: str, given: argparse.Namespace) -> tuple[Work, Callable[[], None]]:

@@ -18,14 +18,14 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from by_turns import seconds
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.config.train import Train
@@ -67,11 +67,6 @@ def main() -> int:
 
     def fit_keras() -> None:
         trained.fit({"image": images}, masks, batch_size=given.batch, epochs=1, verbose=0)
-
-    def seconds(work: Callable[[], None]) -> tuple[float, float]:
-        wall, processor = perf_counter(), process_time()
-        work()
-        return perf_counter() - wall, process_time() - processor
 
     sides = (fit_ours, fit_disk, fit_keras)
     for work in sides:  # once untimed: tracing, buffers

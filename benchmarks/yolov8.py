@@ -17,14 +17,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from by_turns import peak_mb, seconds
 
 from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract, classes_of
@@ -46,9 +45,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.alone:
         side(given.alone, given)()
-        # TensorFlow itself is in it; of two sides the difference says more. getrusage() counts the parent's too.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
+        print(peak_mb())
         return 0
     work = {name: side(name, given) for name in SIDES}
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES[:2]}
@@ -68,13 +65,6 @@ def main() -> int:
         call = [sys.executable, __file__, *sys.argv[1:], "--alone", name]
         print(f"{name}: {subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()} MB at most")
     return 0
-
-
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """By the clock and of the processor."""
-    wall, processor = perf_counter(), process_time()
-    work()
-    return perf_counter() - wall, process_time() - processor
 
 
 def side(name: str, given: argparse.Namespace) -> Callable[[], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -169,13 +168,8 @@ def _runtime(bundle: Bundle, threads: int | None) -> tuple[Backend, Bundle]:
         from leakdet_tf.edge.tensorrt import open_engine
 
         return open_engine(bundle)
-    try:
-        return open_backend(bundle.model_file, bundle.model, bundle.contract, threads=threads), bundle
-    except BundleError as error:  # a runtime sees bytes: it does not know in which folder the file lies
-        said = str(error.args[0])
-        if not said.startswith(f"{bundle.model_file}: "):
-            raise
-        raise BundleError(f"{bundle.folder}{os.sep}{said}", remedy=error.remedy) from error
+    opened = open_backend(bundle.model_file, bundle.model, bundle.contract, threads=threads, folder=bundle.folder)
+    return opened, bundle
 
 
 def _opened(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> Bundle:

@@ -24,13 +24,14 @@ def build(
     classes: int,
     seed: int,
     task: str = "segment",
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> keras.Model:
     """Call a factory with the user's arguments and those that follow from the rest of the experiment.
 
     What follows is passed to the parameters that the factory has: ``inputs`` (specs by name), or for one input
     ``input_shape`` (h, w, C), ``input_dtype``, ``input_name``; then ``classes`` and ``seed``. ``task`` says
-    what shape the model's output must have, ``precision`` (Keras's name of a dtype policy) what its layers compute in.
+    what shape the model's output must have, ``precision`` (Keras's name of a dtype policy; None: the
+    one that is set) what its layers compute in.
 
     Raises:
         ConfigError: an argument that the factory does not have, or one that the experiment sets elsewhere.
@@ -54,7 +55,7 @@ def build(
     passed = {key: value for key, value in derived.items() if key in parameters}
     keras.utils.set_random_seed(seed)  # for what the factory leaves to Keras
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(precision or before)
     try:
         model = function(**passed, **arguments)
     except (TypeError, ValueError) as error:

@@ -213,7 +213,8 @@ def train(
     whenever training ends other than by a kill; the history is there after every epoch.
 
     From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit,
-    of a large model where TensorFlow computes a step's operations one after the other (TF_NUM_INTEROP_THREADS=1).
+    of a large model where TensorFlow computes a step's operations one after the other
+    (TF_NUM_INTEROP_THREADS=1) or compiles it (``settings.xla``).
 
     Args:
         model: from a factory, with a layer named ``logits``.

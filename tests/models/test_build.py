@@ -63,6 +63,22 @@ def one_line(kind: type[Exception], call: Callable[[], Any]) -> str:
     return str(caught.value)
 
 
+def test_the_factory_computes_as_asked_and_else_as_the_user_has_set() -> None:
+    before = keras.config.dtype_policy()
+
+    def policies(**keys: Any) -> set[str]:
+        model = build("unet", NARROW, inputs=ONE, classes=3, seed=0, **keys)
+        return {layer.dtype_policy.name for layer in model.layers}
+
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        assert "mixed_bfloat16" in policies()
+        assert policies(precision="float32") == {"float32"}
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def test_the_registered_unet_gets_what_follows_from_the_experiment() -> None:
     inputs = {"frame": ImageSpec(32, 64, 1, "uint16")}
     model = make("unet", inputs=inputs, classes=4, **NARROW)

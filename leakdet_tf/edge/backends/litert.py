@@ -22,13 +22,16 @@ class LiteRTBackend:
         model: content of the ``.tflite`` file. Check its hash first: the parser trusts it.
         contract: inputs the model must take; names, shapes and dtypes are compared.
         threads: CPU threads; None takes the runtime's default (one).
+        name: what messages call the file.
 
     Raises:
         BundleError: the file is not a TFLite model, or its inputs are not the contract's.
         MissingExtraError: the ``ai-edge-litert`` package is absent (it has no build for this Python).
     """
 
-    def __init__(self, model: bytes, contract: Contract, *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes, contract: Contract, *, threads: int | None = None, name: str = "model.tflite"
+    ) -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
@@ -43,7 +46,7 @@ class LiteRTBackend:
             self._interpreter.allocate_tensors()
             runner = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"model.tflite: the runtime refuses it ({error})", remedy=_REMEDY) from error
+            raise BundleError(f"{name}: the runtime refuses it ({error})", remedy=_REMEDY) from error
         self._lock = Lock()  # the interpreter holds one picture
         self._inputs: dict[str, int] = {}
         details = runner.get_input_details()

@@ -36,13 +36,16 @@ class OnnxBackend:
         model: content of the ``.onnx`` file. Check its hash first: the parser trusts it.
         contract: inputs the model must take; names, shapes and dtypes are compared.
         threads: CPU threads; None takes the runtime's default (one a core).
+        name: what messages call the file.
 
     Raises:
         BundleError: the file is not an ONNX model, or its inputs are not the contract's.
         MissingExtraError: the ``onnxruntime`` package is absent.
     """
 
-    def __init__(self, model: bytes, contract: Contract, *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes, contract: Contract, *, threads: int | None = None, name: str = "model.onnx"
+    ) -> None:
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -52,6 +55,7 @@ class OnnxBackend:
             ) from error
         if threads is not None and threads < 1:
             raise BundleError(f"threads must be at least 1, not {threads}")
+        self._name = name
         # its errors share no class but Exception
         known = (getattr(state, name, RuntimeError) for name in _ERRORS)
         self._errors: tuple[type[Exception], ...] = (*known, RuntimeError, ValueError)
@@ -64,7 +68,7 @@ class OnnxBackend:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except self._errors as error:
-            raise BundleError(f"model.onnx: the runtime refuses it ({error})", remedy=_REMEDY) from error
+            raise BundleError(f"{name}: the runtime refuses it ({error})", remedy=_REMEDY) from error
         given = {tensor.name: tensor for tensor in self._session.get_inputs()}
         if set(given) != set(contract.inputs):
             raise BundleError(
@@ -90,5 +94,5 @@ class OnnxBackend:
         try:
             arrays = self._session.run(self._outputs, batch)
         except self._errors as error:
-            raise BundleError(f"model.onnx: the runtime cannot compute it ({error})", remedy=_REMEDY) from error
+            raise BundleError(f"{self._name}: the runtime cannot compute it ({error})", remedy=_REMEDY) from error
         return {name: array[0] for name, array in zip(self._outputs, arrays, strict=True)}
