@@ -93,8 +93,8 @@ class Train(Table):
     deterministic: bool = Field(
         default=True,
         description="Two trainings of the same end in the same weights: on a CPU TensorFlow then computes a step's "
-        "operations one after the other (each on all cores; with `xla` it does so anyway), on a GPU it takes kernels that give the same sums each "
-        "time. `false` allows others. Of JAX and torch nothing is asked.",
+        "operations one after the other (each on all cores; with `xla` it does so anyway), on a GPU it "
+        "takes kernels that give the same sums each time. `false` allows others. Of JAX and torch nothing is asked.",
     )
     checkpoint_every: Positive = Field(
         default=1,
