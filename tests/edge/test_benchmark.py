@@ -17,7 +17,7 @@ from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.images import ImageSpec, Pixels
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge import benchmark as edge
-from leakdet_tf.edge.bundle import GoldenFrame
+from leakdet_tf.edge.bundle import Bundle, GoldenFrame
 
 CONTRACT = Contract(
     "classify", {"image": ImageSpec(8, 8), "heat": ImageSpec(8, 8, 1, "uint16")}, classes_of(["a", "b"])
@@ -74,14 +74,12 @@ def test_warm_up_is_not_counted_and_frames_take_turns(runtime: Counting, frames:
 def test_the_number_of_threads_reaches_the_runtime(threads: int, frames: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def opened(*_: Any, threads: int) -> None:
+    def opened(*_: Any, threads: int, **__: Any) -> None:
         asked.append(threads)
         raise BundleError("enough")
 
-    class Whole:
-        model_file, model, contract, card, golden = "model.onnx", b"", CONTRACT, {"golden": {"tolerance": 0}}, ()
-
-    monkeypatch.setattr("leakdet_tf.edge.predictor.open_bundle", lambda *_, **__: Whole())
+    whole = Bundle(Path("x"), "model.onnx", b"", CONTRACT, {"golden": {"tolerance": 0}}, [], {})
+    monkeypatch.setattr("leakdet_tf.edge.predictor.open_bundle", lambda *_, **__: whole)
     monkeypatch.setattr("leakdet_tf.edge.predictor.open_backend", opened)
     with pytest.raises(BundleError, match="enough"):
         edge.measure(edge.Request("x", threads, frames, runs=1, warm_up=0))
