@@ -16,7 +16,8 @@ def coco_text(pictures: Sequence[Mapping[str, Any]], classes: Sequence[str], siz
     is 0, 0, 1, 1; ``area`` is the box's.
 
     Args:
-        pictures: entries of a manifest with ``file`` and ``boxes`` (class, x0, y0, x1, y1; half-open).
+        pictures: entries of a manifest with ``file`` and ``boxes`` (class, x0, y0, x1, y1; half-open). Those of
+            ``ignored``, where there are any, follow as crowds, which COCO's figures do not count.
         classes: names by mask id, the background first.
         size: (height, width) of all pictures.
 
@@ -30,7 +31,8 @@ def coco_text(pictures: Sequence[Mapping[str, Any]], classes: Sequence[str], siz
     for number, picture in enumerate(pictures, start=1):
         name = PurePosixPath(picture["file"]).name
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for kind, x0, y0, x1, y1 in picture["boxes"]:
+        ignored = picture.get("ignored", [])
+        for crowd, (kind, x0, y0, x1, y1) in [(0, box) for box in picture["boxes"]] + [(1, box) for box in ignored]:
             across, down = x1 - x0, y1 - y0
             annotations.append(
                 {
@@ -39,7 +41,7 @@ def coco_text(pictures: Sequence[Mapping[str, Any]], classes: Sequence[str], siz
                     "category_id": numbers[kind],
                     "bbox": [x0, y0, across, down],
                     "area": across * down,
-                    "iscrowd": 0,
+                    "iscrowd": crowd,
                 }
             )
     categories = [{"id": number, "name": name} for name, number in numbers.items()]

@@ -20,7 +20,7 @@ from leakdet_tf.synth.illumination import Light, draw_light, irradiance, lamp_wa
 from leakdet_tf.synth.liquid import draw_spill
 from leakdet_tf.synth.materials import FLOORS, WALLS, Spot, draw_material
 from leakdet_tf.synth.photos import Piece, draw_piece
-from leakdet_tf.synth.regions import boxes_of
+from leakdet_tf.synth.regions import boxes_of, divide
 from leakdet_tf.synth.rendered import Parameter, Rendered
 from leakdet_tf.synth.room import FLOOR, PARTS, PIPE, WALL, Room, View, draw_view, trace
 from leakdet_tf.synth.streams import Streams, check_frame, check_share, streams_of
@@ -31,6 +31,8 @@ CLASSES = ("background", "oil", "water")
 LABELS = ("oil_leak", "water_leak", "no_leak")
 NO_LEAK = 1.0 / 3.0
 """The share of pictures without any leak."""
+MOST_JOIN, MOST_SIDE = 0.25, 0.1
+"""What ``join`` and ``least_side`` may be at most: beyond, a picture has one box whatever it shows, or hardly any."""
 _SALT = 7101
 _STAGES = (
     "view",
@@ -87,6 +89,8 @@ def render(
     backgrounds: str = "",
     liquids: Sequence[str] = LIQUIDS,
     no_leak: float = NO_LEAK,
+    join: float = 0.0,
+    least_side: float = 0.0,
 ) -> Rendered:
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
@@ -95,7 +99,8 @@ def render(
     leak as without.
 
     The mask is exact: oil or water is every pixel whose middle lies inside the liquid's outline (which holds the damp
-    edge of a porous floor too) where nothing in front hides it. Boxes are those of its connected regions.
+    edge of a porous floor too) where nothing in front hides it. Boxes are those of its connected regions, or of what
+    ``join`` makes of them; a leak without any box of ``least_side`` still is one by its label and its mask.
 
     Args:
         seed: 0 or more.
@@ -103,13 +108,19 @@ def render(
         backgrounds: a folder of photographs to put leaks on; empty renders floors, walls and pipes.
         liquids: which of ``oil`` and ``water`` leak, equally often.
         no_leak: share of the pictures without a leak, 0..1.
+        join: regions share a box where at most this share of the picture's short side lies between them, so that a
+            puddle and its splashes are one thing to find; 0..:data:`MOST_JOIN`.
+        least_side: boxes with a side under this share of the picture's short one are to be ignored: they count neither
+            when training nor when scored; 0..:data:`MOST_SIDE`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.
         ImageError: a photograph that cannot be decoded.
     """
+    check_share("join", join, most=MOST_JOIN)
+    check_share("least_side", least_side, most=MOST_SIDE)
     layers = compose(seed, size, backgrounds=backgrounds, liquids=liquids, no_leak=no_leak)
-    return finish(seed, layers)
+    return finish(seed, layers, join=join, least_side=least_side)
 
 
 def compose(
@@ -158,13 +169,15 @@ def compose(
     return Layers(radiance, seen, touched, CLASSES.index(name), gain, camera, parameters)
 
 
-def finish(seed: int, layers: Layers) -> Rendered:
-    """Expose layers with the camera that ``seed`` drew for them."""
+def finish(seed: int, layers: Layers, *, join: float = 0.0, least_side: float = 0.0) -> Rendered:
+    """Expose layers with the camera that ``seed`` drew for them; the rest as in :func:`render`."""
     noise = streams_of(seed, _STAGES, _SALT)("noise")
     image = expose(noise, layers.camera, layers.radiance, layers.gain)
     mask = layers.mask
     label = f"{CLASSES[layers.liquid]}_leak" if layers.liquid else "no_leak"
-    return Rendered(image, mask, layers.parameters, CLASSES, (label,), boxes_of(mask, CLASSES))
+    short = min(mask.shape)
+    boxes, ignored = divide(boxes_of(mask, CLASSES, gap=round(join * short)), least_side * short)
+    return Rendered(image, mask, layers.parameters, CLASSES, (label,), boxes, ignored)
 
 
 def _check(seed: int, size: tuple[int, int], liquids: Sequence[str], no_leak: float) -> None:

@@ -32,7 +32,8 @@ class Saved:
 class Picture:
     """The bytes of two PNG files (grey or RGB picture, 8-bit class ids), and everything that is known of them.
 
-    ``truth`` holds the picture's ``labels`` and ``boxes`` as the manifest has them, each where the generator says any.
+    ``truth`` holds the picture's ``labels``, ``boxes`` and ``ignored`` boxes as the manifest has them, each where the
+    generator says any.
     """
 
     image: bytes
@@ -79,6 +80,8 @@ def _truth(rendered: Rendered) -> dict[str, list[Any]]:
         truth["labels"] = list(rendered.labels)
     if rendered.boxes is not None:
         truth["boxes"] = [list(box) for box in rendered.boxes]
+    if rendered.ignored:
+        truth["ignored"] = [list(box) for box in rendered.ignored]
     return truth
 
 

@@ -34,11 +34,13 @@ class Rendered:
         parameters: everything that was drawn at random, by name, fit for JSON.
         classes: names of the mask's ids; the same for every picture of a generator.
         labels: what the picture as a whole is said to show; None where the generator does not say.
-        boxes: a tight box around each connected region that is to be detected; None where the generator does not say.
+        boxes: a tight box around each thing that is to be detected; None where the generator does not say.
+        ignored: boxes of what need not be found and is no mistake either, such as specks; only beside ``boxes``.
 
     Raises:
         DataError: an array has another dtype or shape, the mask holds an id that is no class, a label is empty or holds
-            a semicolon, or a box is empty, leaves the picture or has a class that there is not.
+            a semicolon, a box is empty, leaves the picture or has a class that there is not, or boxes are ignored where
+            none are to be found.
     """
 
     image: NDArray[np.uint8]
@@ -47,6 +49,7 @@ class Rendered:
     classes: tuple[str, ...] = CLASSES
     labels: tuple[str, ...] | None = None
     boxes: tuple[Box, ...] | None = None
+    ignored: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         image, mask = self.image, self.mask
@@ -62,6 +65,10 @@ class Rendered:
             if not label.strip() or _JOINT in label:
                 raise DataError(f"Rendered.labels: '{label}' is empty or holds '{_JOINT}'")
         height, width = mask.shape
-        for name, x0, y0, x1, y1 in self.boxes or ():
-            if name not in self.classes or not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                raise DataError(f"Rendered.boxes: {(name, x0, y0, x1, y1)} is no box of {height} x {width} pixels")
+        if self.ignored and self.boxes is None:
+            raise DataError("Rendered.ignored: boxes to be ignored without boxes to be found")
+        for field, boxes in (("boxes", self.boxes or ()), ("ignored", self.ignored)):
+            for name, x0, y0, x1, y1 in boxes:
+                if name not in self.classes or not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                    box = (name, x0, y0, x1, y1)
+                    raise DataError(f"Rendered.{field}: {box} is no box of {height} x {width} pixels")

@@ -77,10 +77,26 @@ def test_the_reader_of_boxes_finds_each_region_of_the_masks(tmp_path: Path, gene
     assert total > 2
 
 
+def test_boxes_to_be_ignored_are_read_so(tmp_path: Path) -> None:
+    request = _asked("leak", counts={"train": 12}, options={"join": 0.05, "least_side": 0.1})
+    _fill(tmp_path / "r", request)
+    check_folder(tmp_path / "r", request)
+    table = box_table({}, CLASSES["leak"], "coco")
+    said = parse_coco((tmp_path / "r/train/coco.json").read_bytes(), name="coco.json")
+    ignored = {}
+    for one in _manifest(tmp_path / "r")["pictures"]:
+        truth, faults = boxes_of(said[Path(one["file"]).name], (48, 64), table)
+        assert not faults
+        assert truth[truth[:, 5] == 0, :4].tolist() == [box[1:] for box in one["boxes"]]
+        ignored[one["file"]] = truth[truth[:, 5] == 1, :4].tolist()
+        assert ignored[one["file"]] == [box[1:] for box in one.get("ignored", [])]
+    assert any(ignored.values())
+
+
 def test_a_file_of_boxes_is_written_out_in_full() -> None:
     pictures: list[dict[str, Any]] = [
         {"file": "val/images/a.png", "boxes": [["b", 0, 0, 1, 1], ["c", 2, 3, 10, 5]]},
-        {"file": "val/images/d.png", "boxes": []},
+        {"file": "val/images/d.png", "boxes": [], "ignored": [["b", 4, 5, 7, 9]]},
     ]
     listed = json.loads(coco_text(pictures, ["background", "b", "c"], [20, 30]))
     assert listed == {
@@ -91,6 +107,7 @@ def test_a_file_of_boxes_is_written_out_in_full() -> None:
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1, "iscrowd": 0},
             {"id": 2, "image_id": 1, "category_id": 2, "bbox": [2, 3, 8, 2], "area": 16, "iscrowd": 0},
+            {"id": 3, "image_id": 2, "category_id": 1, "bbox": [4, 5, 3, 4], "area": 12, "iscrowd": 1},
         ],
         "categories": [{"id": 1, "name": "b"}, {"id": 2, "name": "c"}],
     }

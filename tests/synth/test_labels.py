@@ -134,6 +134,11 @@ def test_unknown_options_clips_and_bad_photographs_leave_nothing(tmp_path: Path)
 def test_a_rendered_checks_labels_boxes_and_classes() -> None:
     image, mask = np.zeros((4, 5, 1), np.uint8), np.ones((4, 5), np.uint8)
     Rendered(image, mask, {}, ("a", "b"), ("x",), (("b", 0, 0, 5, 4),))
+    Rendered(image, mask, {}, ("a", "b"), ("x",), (), (("b", 0, 0, 5, 4),))
+    with pytest.raises(DataError, match=r"Rendered\.ignored.*is no box"):
+        Rendered(image, mask, {}, ("a", "b"), ("x",), (), (("b", 0, 0, 5, 5),))
+    with pytest.raises(DataError, match="without boxes to be found"):
+        Rendered(image, mask, {}, ("a", "b"), ("x",), None, (("b", 0, 0, 5, 4),))
     for classes, labels, boxes, shown in (
         (("a",), None, None, "ids 0..0"),
         (("a", "a"), None, None, "names that differ"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.synth import leak, litter, room
-from leakdet_tf.synth.regions import boxes_of
+from leakdet_tf.synth.regions import boxes_of, divide
 
 SIZE = (64, 64)
 MCU = 16  # pixels of a JPEG's smallest independent block
@@ -171,6 +171,43 @@ def test_boxes_are_tight_and_hold_every_region() -> None:
     assert boxes_of(np.zeros((4, 4), np.uint8), leak.CLASSES) == ()
     mask = np.array([[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [1, 0, 0, 0]], np.uint8)
     assert set(boxes_of(mask, leak.CLASSES)) == {("oil", 0, 0, 2, 2), ("oil", 0, 3, 1, 4), ("water", 3, 0, 4, 2)}
+    assert boxes_of(mask, leak.CLASSES, gap=3) == (("oil", 0, 0, 2, 4), ("water", 3, 0, 4, 2))
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 9), (9, 0), (9, 9), (4, 9), (9, 3)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_regions_share_a_box_up_to_the_gap_and_no_further(row: int, column: int, turned: bool) -> None:
+    """Whichever of the two lies further left, and at the picture's edges too."""
+    mask = np.zeros((12, 12), np.uint8)
+    mask[1, 1] = mask[1 + row, 1 + column] = 1
+    mask = mask[:, ::-1] if turned else mask
+    between = max(row, column) - 1
+    assert len(boxes_of(mask, ("dry", "wet"), gap=between - 1)) == 2
+    (box,) = boxes_of(mask, ("dry", "wet"), gap=between)
+    rows, columns = np.nonzero(mask)
+    assert box == ("wet", columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_small_boxes_are_ignored_and_a_puddle_has_one_with_its_splashes() -> None:
+    joined = 0
+    for seed in leaking(40):
+        plain = leak.render(seed, (80, 112))
+        rendered = leak.render(seed, (80, 112), join=0.05, least_side=0.05)
+        assert np.array_equal(plain.image, rendered.image)
+        assert np.array_equal(plain.mask, rendered.mask)
+        assert plain.boxes is not None
+        assert rendered.boxes is not None
+        assert plain.ignored == ()
+        both = (*rendered.boxes, *rendered.ignored)
+        assert sorted(both) == sorted(boxes_of(plain.mask, leak.CLASSES, gap=4))
+        assert all(min(x1 - x0, y1 - y0) >= 4 for _, x0, y0, x1, y1 in rendered.boxes)
+        assert all(min(x1 - x0, y1 - y0) < 4 for _, x0, y0, x1, y1 in rendered.ignored)
+        joined += len(both) < len(plain.boxes)
+    assert joined > 5
+    assert divide([("oil", 0, 0, 4, 9), ("oil", 0, 0, 9, 3)], 4) == ((("oil", 0, 0, 4, 9),), (("oil", 0, 0, 9, 3),))
+    for option in ({"join": 0.26}, {"least_side": 0.11}, {"join": -0.1}):
+        with pytest.raises(DataError, match=f"{next(iter(option))} is"):
+            leak.render(1, (80, 112), **option)
 
 
 @pytest.mark.parametrize("tag", litter.TAGS)
