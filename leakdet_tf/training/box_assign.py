@@ -6,7 +6,8 @@ boxes want one. The score that an anchor is to have is t, made such that a box's
 
 Two things are done otherwise than in the paper. t is kept as its logarithm: of small boxes IoU^6 falls below every
 epsilon that would keep a ratio of such numbers defined. And a box that is narrower than a cell of the finest grid takes
-middles from the width of one cell around it: many such boxes hold no middle at all and could never be learnt.
+middles from the width of one cell around it: many such boxes hold no middle at all and could never be learnt, or, where
+they are to be ignored, never be.
 
 Boxes are looked at a few at a time, as many times as the batch's fullest picture needs, so that neither memory nor
 time follow from the rows that hold none.
@@ -37,7 +38,8 @@ class Assigned(NamedTuple):
         row: int32 (B, A), the row of its box among the picture's targets; 0 where it has none.
         score: float32 (B, A), the score that it is to have of its box's class; 0 where it has none.
         positive: float32 (B, A), 1 where it has a box.
-        ignored: float32 (B, A), 1 where its middle lies in an ignored region and it has no box.
+        ignored: float32 (B, A), 1 where its middle lies in an ignored region, as wide as a cell at least, and it has no
+            box.
     """
 
     row: Tensor
@@ -108,7 +110,8 @@ def _better(
     dropped = ops.logical_and(there, targets[..., 5] > 0)[..., None]
 
     slack = ops.maximum(STRIDES[0] - (high - low), 0.0) / 2
-    held = ops.logical_and(_inside(low - slack, high + slack, middles), wanted)
+    inside = _inside(low - slack, high + slack, middles)
+    held = ops.logical_and(inside, wanted)
     overlap = iou(edges[:, :, None], boxes[:, None])
     kinds = ops.cast(label, "int32")
     scores = said if said.shape[1] == 1 else ops.matmul(one_of(kinds, said.shape[1]), said)
@@ -122,7 +125,7 @@ def _better(
     most = ops.max(overlap, axis=1)
     value = ops.take_along_axis(metric, chosen[:, None], axis=1)[:, 0]
     ahead = most > found[1]
-    ignored = ops.any(ops.logical_and(_inside(low, high, middles), dropped), axis=1)
+    ignored = ops.any(ops.logical_and(inside, dropped), axis=1)
     return (
         ops.where(ahead, chosen + start, found[0]),
         ops.maximum(most, found[1]),

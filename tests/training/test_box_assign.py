@@ -50,11 +50,11 @@ def by_hand(targets: np.ndarray, boxes: np.ndarray, logits: np.ndarray) -> Assig
             if label < 0 or x2 <= x1 or y2 <= y1:
                 continue
             x, y = MIDDLES.T.astype(np.float64)
-            if aside:
-                ignored[picture] += (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
-                continue
             dx, dy = max(0, 8 - (x2 - x1)) / 2, max(0, 8 - (y2 - y1)) / 2
             inside = (x >= x1 - dx) & (x <= x2 + dx) & (y >= y1 - dy) & (y <= y2 + dy)
+            if aside:
+                ignored[picture] += inside
+                continue
             share = overlaps(np.array([[x1, y1, x2, y2]]), boxes[picture].astype(np.float64))[0]
             assert 0 <= label < classes
             probability = 1 / (1 + np.exp(-logits[picture, :, int(label)].astype(np.float64)))
@@ -142,6 +142,19 @@ def test_every_small_box_is_learnt_somewhere(side: float) -> None:
     )
     assert (found.positive.sum(axis=1) >= 1).all()
     assert (found.score.max(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("side", [1.0, 3.0, 7.9])
+def test_around_a_small_ignored_box_anchors_are_ignored(side: float) -> None:
+    random = np.random.default_rng(1)
+    low = random.uniform(0, 56, (20, 1, 2)).astype(np.float32)
+    targets = np.concatenate([low, low + side, np.zeros((20, 1, 1)), np.ones((20, 1, 1))], axis=-1).astype(np.float32)
+    found = numbers(assign(targets, some_boxes(random, 20), np.zeros((20, ANCHORS, 1), np.float32), MIDDLES))
+    assert (found.ignored.sum(axis=1) >= 1).all()
+    assert found.positive.sum() == 0
+    for picture, (x, y) in enumerate(low[:, 0] + side / 2):
+        away = np.abs(MIDDLES[found.ignored[picture] > 0] - [x, y])
+        assert away.max() <= 4 + 1e-4
 
 
 def test_a_score_is_the_overlap_where_it_is_best() -> None:
