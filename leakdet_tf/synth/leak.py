@@ -31,8 +31,8 @@ CLASSES = ("background", "oil", "water")
 LABELS = ("oil_leak", "water_leak", "no_leak")
 NO_LEAK = 1.0 / 3.0
 """The share of pictures without any leak."""
-MOST_JOIN, MOST_SIDE = 0.25, 0.1
-"""What ``join`` and ``least_side`` may be at most: beyond, a picture has one box whatever it shows, or hardly any."""
+MOST_JOIN, MOST_EXTENT = 0.25, 0.1
+"""What ``join`` and ``least_extent`` may be at most: beyond, a picture has one box whatever it shows, or hardly any."""
 _SALT = 7101
 _STAGES = (
     "view",
@@ -90,7 +90,7 @@ def render(
     liquids: Sequence[str] = LIQUIDS,
     no_leak: float = NO_LEAK,
     join: float = 0.0,
-    least_side: float = 0.0,
+    least_extent: float = 0.0,
 ) -> Rendered:
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
@@ -100,7 +100,7 @@ def render(
 
     The mask is exact: oil or water is every pixel whose middle lies inside the liquid's outline (which holds the damp
     edge of a porous floor too) where nothing in front hides it. Boxes are those of its connected regions, or of what
-    ``join`` makes of them; a leak without any box of ``least_side`` still is one by its label and its mask.
+    ``join`` makes of them; a leak without any box of ``least_extent`` still is one by its label and its mask.
 
     Args:
         seed: 0 or more.
@@ -110,17 +110,18 @@ def render(
         no_leak: share of the pictures without a leak, 0..1.
         join: regions share a box where at most this share of the picture's short side lies between them, so that a
             puddle and its splashes are one thing to find; 0..:data:`MOST_JOIN`.
-        least_side: boxes with a side under this share of the picture's short one are to be ignored: they count neither
-            when training nor when scored; 0..:data:`MOST_SIDE`.
+        least_extent: boxes whose extent, the root of width times height, is under this share of the picture's short
+            side are to be ignored, grown to it (:func:`~leakdet_tf.synth.regions.divide`): they count neither when
+            training nor when scored; 0..:data:`MOST_EXTENT`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.
         ImageError: a photograph that cannot be decoded.
     """
     check_share("join", join, most=MOST_JOIN)
-    check_share("least_side", least_side, most=MOST_SIDE)
+    check_share("least_extent", least_extent, most=MOST_EXTENT)
     layers = compose(seed, size, backgrounds=backgrounds, liquids=liquids, no_leak=no_leak)
-    return finish(seed, layers, join=join, least_side=least_side)
+    return finish(seed, layers, join=join, least_extent=least_extent)
 
 
 def compose(
@@ -169,14 +170,14 @@ def compose(
     return Layers(radiance, seen, touched, CLASSES.index(name), gain, camera, parameters)
 
 
-def finish(seed: int, layers: Layers, *, join: float = 0.0, least_side: float = 0.0) -> Rendered:
+def finish(seed: int, layers: Layers, *, join: float = 0.0, least_extent: float = 0.0) -> Rendered:
     """Expose layers with the camera that ``seed`` drew for them; the rest as in :func:`render`."""
     noise = streams_of(seed, _STAGES, _SALT)("noise")
     image = expose(noise, layers.camera, layers.radiance, layers.gain)
     mask = layers.mask
     label = f"{CLASSES[layers.liquid]}_leak" if layers.liquid else "no_leak"
     short = min(mask.shape)
-    boxes, ignored = divide(boxes_of(mask, CLASSES, gap=round(join * short)), least_side * short)
+    boxes, ignored = divide(boxes_of(mask, CLASSES, gap=round(join * short)), least_extent * short, mask.shape)
     return Rendered(image, mask, layers.parameters, CLASSES, (label,), boxes, ignored)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -30,7 +31,23 @@ def boxes_of(mask: NDArray[np.uint8], classes: Sequence[str], *, gap: int = 0) -
     return tuple(found)
 
 
-def divide(boxes: Sequence[Box], least: float) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
-    """The boxes whose shorter side is ``least`` pixels or more, and the others."""
-    large = tuple(box for box in boxes if min(box[3] - box[1], box[4] - box[2]) >= least)
-    return large, tuple(box for box in boxes if box not in large)
+def divide(boxes: Sequence[Box], least: float, size: tuple[int, int]) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+    """The boxes whose extent, the root of width times height, is ``least`` pixels or more; and those to be ignored.
+
+    The latter are the others, each side grown about its middle to ``least`` pixels and cut at the edges of a picture of
+    ``size`` (height, width): who finds a speck draws a box of what can be seen, which lies in what is ignored so.
+    """
+    large: list[Box] = []
+    ignored: dict[Box, None] = {}  # specks so near each other that they grow to one box are written once
+    for name, x0, y0, x1, y1 in boxes:
+        if math.sqrt((x1 - x0) * (y1 - y0)) >= least:
+            large.append((name, x0, y0, x1, y1))
+            continue
+        (left, right), (top, bottom) = _grown(x0, x1, least, size[1]), _grown(y0, y1, least, size[0])
+        ignored[name, left, top, right, bottom] = None
+    return tuple(large), tuple(box for box in ignored if box not in large)
+
+
+def _grown(low: int, high: int, least: float, side: int) -> tuple[int, int]:
+    more = max(0, math.ceil((least - (high - low)) / 2))
+    return max(0, low - more), min(side, high + more)

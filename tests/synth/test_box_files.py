@@ -78,7 +78,7 @@ def test_the_reader_of_boxes_finds_each_region_of_the_masks(tmp_path: Path, gene
 
 
 def test_boxes_to_be_ignored_are_read_so(tmp_path: Path) -> None:
-    request = _asked("leak", counts={"train": 12}, options={"join": 0.05, "least_side": 0.1})
+    request = _asked("leak", counts={"train": 12}, options={"join": 0.05, "least_extent": 0.1})
     _fill(tmp_path / "r", request)
     check_folder(tmp_path / "r", request)
     table = box_table({}, CLASSES["leak"], "coco")
