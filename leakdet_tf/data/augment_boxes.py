@@ -20,7 +20,9 @@ Boxes = npt.NDArray[np.float32]
 LEAST_SHARE = 0.1
 """A box of whose area less than this share is left within the frame goes."""
 LEAST_PX = 2.0
-"""So does one of which an edge of less is left, in pixels of the model's input, unless it was as small before."""
+"""So does one of which an edge of less is left, in pixels of the model's input, unless it was as small before.
+
+A region that is to be ignored stays while anything of it is left: its pixels would count as background else."""
 _CORNERS = np.array([[0, 1], [2, 1], [2, 3], [0, 3]])  # columns of x and y of a box's corners, in turn
 
 
@@ -76,7 +78,7 @@ def left_of(
     seen: npt.NDArray[np.float64],
     full: npt.NDArray[np.float64] | None = None,
 ) -> Boxes:
-    """Boxes with the edges of what is seen of them, less those of which too little is.
+    """Boxes with the edges of what is seen of them, less those of which too little is; ignored ones, less those unseen.
 
     Args:
         boxes: float32 (N, 6) before they moved, for their labels.
@@ -87,8 +89,10 @@ def left_of(
     size = np.maximum(seen[:, 2:] - seen[:, :2], 0)
     small = np.minimum(whole[:, 2:] - whole[:, :2], LEAST_PX)  # was it as small before it was cut
     kept = (areas(seen) >= LEAST_SHARE * (areas(whole) if full is None else full)) & (size >= small - 1e-6).all(axis=1)
-    kept &= (size > 0).all(axis=1)
-    return np.concatenate([seen[kept].astype(np.float32), boxes[kept, 4:]], axis=1)
+    kept |= boxes[:, 5] > 0
+    edges = seen.astype(np.float32)
+    kept &= (edges[:, 2:] > edges[:, :2]).all(axis=1)
+    return np.concatenate([edges[kept], boxes[kept, 4:]], axis=1)
 
 
 def visible(corners: npt.NDArray[np.float64], size: Size) -> npt.NDArray[np.float64]:

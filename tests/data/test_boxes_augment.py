@@ -75,6 +75,8 @@ def agree(image: Array, found: Array, given: Array, scale: float = 1.0) -> bool:
     """Assert that what is left of one box is around what is painted; tell whether it was left."""
     seen, fine = extent(image), image.shape[0] // SIZE[0]
     if len(found):
+        if given[0, 5] and min(found[0, 2:4] - found[0, :2]) < 1:
+            return True  # too little is left to be painted
         assert seen is not None
         seen /= fine
         assert np.abs(found[0, :4] - seen).max() <= APART, (found, seen)
@@ -82,6 +84,7 @@ def agree(image: Array, found: Array, given: Array, scale: float = 1.0) -> bool:
         assert (found[0, :4] >= 0).all() and found[0, 2] <= SIZE[1] and found[0, 3] <= SIZE[0]
         return True
     if seen is not None:
+        assert not given[0, 5] or min(seen[2:] - seen[:2]) <= APART * fine
         left = float(lit(image).sum()) / fine**2
         low = min(seen[2] - seen[0], seen[3] - seen[1]) / fine
         assert low <= LEAST_PX + APART or left <= 1.5 * LEAST_SHARE * scale * float(areas(given[:, :4])[0]) + 20
@@ -155,6 +158,17 @@ def test_what_is_hardly_left_goes_and_small_ones_that_are_whole_stay() -> None:
     settings = strengths(shift=38.5 / 128)  # 2.5 of 40 px are left of the first: enough pixels, less than a tenth
     _, found = augment_boxes_alone({"i": painted(given)}, given, settings, "shift", size=SIZE, point=0.0)
     assert found[:, 2].tolist() == [22.5]
+
+
+@pytest.mark.parametrize("gone", [38.5, 39.5, 41.5])
+def test_what_is_to_be_ignored_stays_so_while_any_of_it_is_left(gone: float) -> None:
+    given = np.concatenate([box(1, 50, 41, 70), box(1, 60, 41, 90, 0, 1)])
+    settings = strengths(shift=gone / 128)
+    _, found = augment_boxes_alone({"i": painted(given)}, given, settings, "shift", size=SIZE, point=0.0)
+    left, up = 41 - gone, gone * 96 / 128
+    np.testing.assert_allclose(
+        found, box(0, 60 - up, left, 90 - up, 0, 1) if left > 0 else box(*[0] * 4)[:0], atol=1e-4
+    )
 
 
 def test_a_picture_without_boxes_stays_one() -> None:
