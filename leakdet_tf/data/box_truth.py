@@ -108,7 +108,10 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
 
 
 def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, float] | Fault:
-    """A box's x1, y1, x2, y2 in the pixels of a picture of (height, width), cut at its edges, or what is wrong."""
+    """A box's x1, y1, x2, y2 in the pixels of a picture of (height, width), cut at its edges, or what is wrong.
+
+    They are what float32 holds of them, for so the truth is kept: a box that is a line there is none.
+    """
     if len(entry.numbers) != 4:
         ahead = 1 if form == YOLO else 0
         detail = f"has {len(entry.numbers) + ahead} values where a box has {4 + ahead} ({_COLUMNS[form]})"
@@ -118,6 +121,7 @@ def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, 
     if odd := [given for given, value in zip(entry.numbers, values, strict=True) if not math.isfinite(value)]:
         return Fault(entry.place, f"{str(odd[0])[:40]!r} is not a finite number", "mend it")
     across, down = _spans(values, form, size)
+    cut: list[float] = []
     for (low, high), side, name in ((across, size[1], "width"), (down, size[0], "height")):
         if high < low:
             return Fault(entry.place, f"its {name} is {high - low:g} px: its corners are swapped", "mend it")
@@ -128,8 +132,12 @@ def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, 
         if over > slack + 1e-6 or low >= side or high <= 0:
             detail = f"lies outside of the picture: its {name} goes from {low:.6g} to {high:.6g} of {side} px"
             return Fault(entry.place, detail, "mend it: only rounding is cut off")
-    (x1, x2), (y1, y2) = across, down
-    return max(0.0, x1), max(0.0, y1), min(float(size[1]), x2), min(float(size[0]), y2)
+        first, last = float(np.float32(max(0.0, low))), float(np.float32(min(side, high)))
+        if not last > first:
+            return Fault(entry.place, f"its {name} is {high - low:g} px: it holds nothing", "mend it, or remove it")
+        cut += [first, last]
+    x1, x2, y1, y2 = cut
+    return x1, y1, x2, y2
 
 
 def _spans(values: Sequence[float], form: str, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:

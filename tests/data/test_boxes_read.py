@@ -170,6 +170,8 @@ YOLO_FAULTS = [
     ("2 .5 .5 .5 .5", "line 1: its class '2' means nothing"),
     ("hotspot .5 .5 .5 .5", "line 1: its class 'hotspot' means nothing"),
     ("0 .5 .5 0 .5", "line 1: its width is 0"),
+    ("0 .5 .5 .5 .00000001", "line 1: its height is 2e-07 px: it holds nothing"),
+    ("0 .99999999 .5 .00000001 .5", "line 1: its width is 4e-07 px: it holds nothing"),
     ("0 .5 .5 .5 -.1", "line 1: its height is -2 px: its corners are swapped"),
     ("0 .5 .5 1.2 .5", "line 1: lies outside of the picture: its width goes from -4 to 44 of 40 px"),
     ("0 .5 1.5 .5 .2", "line 1: lies outside of the picture: its height goes from 28 to 32 of 20 px"),
