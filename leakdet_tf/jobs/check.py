@@ -146,7 +146,7 @@ def refuse_leaks(
         if finding.level == "warning":
             log(f"warning: {finding}")
     fatal = [finding for finding in found if finding.level == "fatal"]
-    _refuse([finding for finding in fatal if finding.kind == "empty"], "check the masks and data.values")
+    _refuse([finding for finding in fatal if finding.kind == "empty"], "check the masks or boxes, and data.values")
     _refuse(fatal, "add pictures of it, or drop the class")
     _refuse(
         [finding for finding in found if finding.level == "error"],
