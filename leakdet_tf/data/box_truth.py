@@ -26,6 +26,7 @@ A pixel: programs that count VOC's pixels from 0 write 0 where it means 1.
 SAME_PX = 1e-3
 """Two boxes of a class whose edges differ by no more pixels are one that was written twice."""
 _COLUMNS = {YOLO: "class, x, y, width, height", VOC: "xmin, ymin, xmax, ymax", COCO: "x, y, width, height"}
+_MARKS = {VOC: "difficult", COCO: "iscrowd"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
         if label is None:
             detail = f"its class '{entry.word}' means nothing"
             faults.append(Fault(entry.place, detail, "name it in data.values, or in task.classes", "mis-valued"))
+        if not isinstance(entry.ignored, bool):
+            detail = f"its {_MARKS[written.form]} is {str(entry.ignored)[:40]!r}"
+            faults.append(Fault(entry.place, detail, "write 0 or 1: it says whether the box is to be ignored"))
+            continue
         found = edges_of(entry, written.form, size)
         if isinstance(found, Fault):
             faults.append(found)

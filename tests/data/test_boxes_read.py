@@ -102,10 +102,11 @@ def test_words_may_mean_classes_regions_to_ignore_or_nothing(tmp_path: Path, for
 def test_difficult_and_crowds_are_regions_of_their_class(tmp_path: Path) -> None:
     marked = VOC.replace("<difficult>0", "<difficult>1")
     assert truth(items_of(write(tmp_path / "v", "voc", voc=marked), "voc")[0], "voc") == [TRUTH[0], [0, 0, 8, 20, 1, 1]]
-    crowd = json.loads(json.dumps(COCO))
-    crowd["annotations"][0]["iscrowd"] = 1
-    first = items_of(write(tmp_path / "c", "coco.json", coco=crowd), "coco.json")[0]
-    assert truth(first, "coco.json") == [[10, 5, 30, 15, 0, 1], TRUTH[1]]
+    for number, (yes, no) in enumerate([(1, 0), (True, False)]):
+        crowd = json.loads(json.dumps(COCO))
+        crowd["annotations"][0]["iscrowd"], crowd["annotations"][1]["iscrowd"] = yes, no
+        first = items_of(write(tmp_path / f"c{number}", "coco.json", coco=crowd), "coco.json")[0]
+        assert truth(first, "coco.json") == [[10, 5, 30, 15, 0, 1], TRUTH[1]]
 
 
 def test_digests_are_of_the_files_and_of_what_they_mean(tmp_path: Path) -> None:
@@ -217,6 +218,7 @@ VOC_FAULTS: list[tuple[Callable[[str], str], str]] = [
     (lambda text: text.replace("<ymin>6</ymin>", ""), "object 1: '' is not a finite number"),
     (lambda text: text.replace("<name>diode", "<name>cell"), "object 2: its class 'cell' means nothing"),
     (lambda text: text.replace("<width>40", "<width>41"), "it says that the picture is 41x20 px, which is 40x20 px"),
+    (lambda text: text.replace("<difficult>0", "<difficult>no"), "object 2: its difficult is 'no'"),
     (lambda text: text.replace("bndbox>", "polygon>"), "object 1: has 0 values where a box has 4"),
 ]
 
@@ -276,6 +278,10 @@ COCO_FAULTS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda t: t["annotations"][1].update(bbox=[10, 5, True, 3]), "annotation 8: 'True' is not a finite number"),
     (lambda t: t["annotations"][1].update(bbox=[10, float("nan"), 3, 3]), "annotation 8: 'nan' is not a finite"),
     (lambda t: t["annotations"][0].pop("bbox"), "annotation 7: has 0 values"),
+    (lambda t: t["annotations"][0].update(iscrowd="0"), "annotation 7: its iscrowd is '0'"),
+    (lambda t: t["annotations"][1].update(iscrowd="false"), "annotation 8: its iscrowd is 'false'"),
+    (lambda t: t["annotations"][1].update(iscrowd=None), "annotation 8: its iscrowd is 'None'"),
+    (lambda t: t["annotations"][1].update(iscrowd=2), "annotation 8: its iscrowd is '2'"),
     (lambda t: t["annotations"][0].update(category_id=9), "annotation 7: its class 'category 9' means nothing"),
     (lambda t: t["annotations"][0].update(bbox=[10, 5, -3, 4]), "annotation 7: its width is -3 px"),
     (lambda t: t["images"][0].update(width=20, height=40), "it says that the picture is 20x40 px"),
