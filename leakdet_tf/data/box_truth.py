@@ -15,6 +15,7 @@ from leakdet_tf.core.records import BOX_COLUMNS
 from leakdet_tf.data.box_files import COCO, VOC, YOLO, Entry, Written
 
 Boxes = npt.NDArray[np.float32]
+Edges = tuple[float, float, float, float]
 
 IGNORED, DROPPED = -1, -2
 """What a word may mean beside a class: a region that does not count, and nothing."""
@@ -83,7 +84,7 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
         detail = f"it says that the picture is {told} px, which is {real} px"
         faults.append(Fault("", detail, "mend it: its boxes are of another picture size", "mis-sized"))
     rows: list[tuple[float, ...]] = []
-    seen: dict[tuple[str, ...], str] = {}
+    seen: dict[tuple[int | str, int], list[tuple[Edges, str]]] = {}  # by what they mean and where they begin
     for entry in written.entries:
         label = table.words.get(entry.word)
         if label is None:
@@ -97,12 +98,13 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
         if isinstance(found, Fault):
             faults.append(found)
             continue
-        key = (entry.word, *(f"{edge / SAME_PX:.0f}" for edge in found))
-        if key in seen:
-            detail = f"is the box of {seen[key]} once more"
-            faults.append(Fault(entry.place, detail, "remove one"))
+        what = entry.word if label is None or label == DROPPED else label
+        cell = math.floor(found[0] / (2 * SAME_PX))
+        near = (one for step in (-1, 0, 1) for one in seen.get((what, cell + step), ()))
+        if same := [place for edges, place in near if _apart(edges, found) <= SAME_PX]:
+            faults.append(Fault(entry.place, f"is the box of {same[0]} once more", "remove one"))
             continue
-        seen[key] = entry.place
+        seen.setdefault((what, cell), []).append((found, entry.place))
         if label is None or label == DROPPED:
             continue
         if label == IGNORED:
@@ -112,7 +114,7 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
     return np.array(rows, np.float32).reshape(-1, len(BOX_COLUMNS)), faults
 
 
-def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, float] | Fault:
+def edges_of(entry: Entry, form: str, size: Size) -> Edges | Fault:
     """A box's x1, y1, x2, y2 in the pixels of a picture of (height, width), cut at its edges, or what is wrong.
 
     They are what float32 holds of them, for so the truth is kept: a box that is a line there is none.
@@ -143,6 +145,10 @@ def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, 
         cut += [first, last]
     x1, x2, y1, y2 = cut
     return x1, y1, x2, y2
+
+
+def _apart(edges: Edges, others: Edges) -> float:
+    return max(abs(one - other) for one, other in zip(edges, others, strict=True))
 
 
 def _spans(values: Sequence[float], form: str, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:

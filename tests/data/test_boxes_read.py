@@ -189,6 +189,29 @@ def test_a_faulty_line_is_named(tmp_path: Path, text: str, said: str) -> None:
     assert caught.value.remedy
 
 
+SAME = "0 .5 .5 .5 .5"
+NEAR = [
+    (f"{SAME}\n7 .5 .5 .5 .5", True),  # two words for one class
+    (f"{SAME}\n1 .5 .5 .5 .5", False),
+    (f"{SAME}\n8 .5 .5 .5 .5\n9 .5 .5 .5 .5", False),  # words that are dropped
+    ("0 .50001249 .5 .5 .5\n0 .50001251 .5 .5 .5", True),  # from 10.0004996 and 10.0005004 px on
+    (f"{SAME}\n0 .50002 .5 .5 .5", True),
+    ("0 .5000325 .5 .5 .5\n0 .5 .5 .5 .5", False),
+    (f"{SAME}\n0 .5 .5 .5 .5002", False),
+]
+
+
+@pytest.mark.parametrize(("text", "same"), NEAR)
+def test_a_box_written_twice_is_known_by_its_class_and_its_distance(tmp_path: Path, text: str, same: bool) -> None:
+    first = items_of(write(tmp_path, "yolo", yolo=text), "yolo")[0]
+    values = {"0": "hotspot", "7": "hotspot", "1": "diode", "8": "background", "9": "background"}
+    if same:
+        with pytest.raises(DataError, match="line 2: is the box of line 1 once more"):
+            truth(first, "yolo", values=values)
+    else:
+        assert len(truth(first, "yolo", values=values)) == len([line for line in text.split("\n") if line[0] in "01"])
+
+
 def test_rounding_at_the_edge_is_cut_off_and_no_more(tmp_path: Path) -> None:
     text = f"0 {0.25 - OVER:.6f} 0.5 0.5 1.05"  # a pixel beyond the left, half of one above and below
     first = items_of(write(tmp_path / "cut", "yolo", yolo=text), "yolo")[0]
