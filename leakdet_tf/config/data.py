@@ -85,7 +85,9 @@ class Split(Table):
     manifest: Line = Field(
         default="",
         description="A `split.json` written by an earlier run or `leakdet-tf data split`, to be used as it is; or a "
-        'JSON file whose `split` names the part of each picture\'s file: `{"split": {"a.jpg": "train"}}`.',
+        'JSON file whose `split` names the part of each picture\'s file: `{"split": {"a.jpg": "train"}}`. Its '
+        '`groups`, lists of files (`[["a.jpg", "b.jpg"]]`) or the name of each file\'s group (`{"a.jpg": "roof 1"}`), '
+        "must not be in several parts, and are resampled together for intervals; `group` takes their place.",
     )
 
     @field_validator("group")
