@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -145,6 +146,18 @@ def edges_of(entry: Entry, form: str, size: Size) -> Edges | Fault:
         cut += [first, last]
     x1, x2, y1, y2 = cut
     return x1, y1, x2, y2
+
+
+def set_aside(written: Written, table: BoxTable) -> tuple[Counter[str], Counter[str]]:
+    """How many of a picture's boxes are regions to be ignored, and how many are dropped, by their words."""
+    ignored, dropped = Counter[str](), Counter[str]()
+    for entry in written.entries:
+        label = table.words.get(entry.word)
+        if label == DROPPED:
+            dropped[entry.word] += 1
+        elif label == IGNORED or entry.ignored:
+            ignored[entry.word] += 1
+    return ignored, dropped
 
 
 def _apart(edges: Edges, others: Edges) -> float:
