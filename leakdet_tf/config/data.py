@@ -277,8 +277,9 @@ class Data(Table):
 
     root: Line = Field(
         default="",
-        description="Folder with `train`, `val` and `test`, each holding `images` and `masks` with equal stems; or "
-        "with `images` and `masks` alone, divided by `[data.split]`. Required, unless there is `[[data.source]]`.",
+        description="Folder with `train`, `val` and `test`, each holding `images` and `masks` with equal stems (or "
+        "with `images/train`, `masks/train` and so on); or with `images` and `masks` alone, divided by `[data.split]`. "
+        "Required, unless there is `[[data.source]]`.",
     )
     masks: Text = Field(default="masks", description="Name of the folders that hold masks.")
     labels: Line = Field(default="", description=_LABELS)

@@ -60,6 +60,30 @@ def test_one_folder_can_be_divided_pooled_balanced_and_taken_from(tmp_path: Path
     assert {name: len(items) for name, items in find_splits(data).items()} == {"train": 1, "val": 2, "test": 2}
 
 
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_folders_of_parts_may_lie_in_those_of_pictures_and_boxes(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    for part in SPLITS:
+        write(tmp_path / part, form)
+        for kind in ("images", "labels"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / kind).rename(root / kind / part)
+    data = settings(root, form)
+    parts = find_splits(data)
+    assert {name: [item.id for item in items] for name, items in parts.items()} == {name: ["a", "b"] for name in SPLITS}
+    assert parts["val"][0].boxes == root / f"labels/val/a{'.txt' if form == 'yolo' else '.xml'}"
+    assert survey(data) == (parts, [])
+    whole = find_splits(settings(root, form, split={"train": 0.5, "val": 0.25, "test": 0.25}))  # as it was
+    assert sorted(item.id for items in whole.values() for item in items)[:2] == ["test/a", "test/b"]
+    (root / "labels/test").rename(root / "labels/tests")
+    assert [(one.split, one.detail) for one in survey(data)[1]] == [("test", "no such folder")]
+    with pytest.raises(DataError, match=r"labels/test: no such folder"):
+        find_splits(data)
+    (root / "images").rename(root / "pictures")
+    with pytest.raises(DataError, match="has no train, val and test folders"):
+        find_splits(data)
+
+
 def manifest(path: Path, split: Any, groups: Any = ()) -> Split:
     path.write_text(json.dumps({"split": split, "groups": groups}))
     return Split(manifest=str(path))
