@@ -164,11 +164,12 @@ def counts_at(found: Matches, threshold: float) -> npt.NDArray[np.int64]:
     return counts
 
 
-def tally_of(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def tally_of(counts: npt.NDArray[np.int64], answers: Answers) -> npt.NDArray[np.int64]:
     """Counts of :func:`counts_at` → int64 (P, 6): each picture, its false alarms, whether it is answered without an
-    error, whether it is empty (no true box), its false alarms if so, and whether it has any if so."""
+    error, whether it is empty (no true box, nor one that is ignored), its false alarms if so, and whether it has any if
+    so."""
     hits, alarms, present = np.moveaxis(counts.sum(1), -1, 0)
-    empty = present == 0
+    empty = np.array([len(truth) == 0 for truth in answers.truths])
     right = (alarms == 0) & (hits == present)
     columns = (np.ones_like(hits), alarms, right, empty, alarms * empty, (alarms > 0) & empty)
     return np.stack(columns, axis=1).astype(np.int64)
@@ -316,7 +317,7 @@ def measure(answers: Answers, settings: Evaluate, *, seed: int | Sequence[int], 
         raise DataError(f"the threshold of boxes must lie from 0 to 1, is {threshold}")
     whole, found = curves(answers), matches(answers)
     counts = counts_at(found, threshold)
-    tally = tally_of(counts)
+    tally = tally_of(counts, answers)
     figures = figures_of(whole.ap, whole.recall) | ratios_at(counts.sum(0), tally.sum(0))
     resampled = resample(found, counts, tally, answers.groups, settings.resamples, seed=seed)
     low, high = bounds(resampled, figures, settings.confidence)

@@ -85,7 +85,9 @@ class Split(Table):
     manifest: Line = Field(
         default="",
         description="A `split.json` written by an earlier run or `leakdet-tf data split`, to be used as it is; or a "
-        'JSON file whose `split` names the part of each picture\'s file: `{"split": {"a.jpg": "train"}}`.',
+        'JSON file whose `split` names the part of each picture\'s file: `{"split": {"a.jpg": "train"}}`. Its '
+        '`groups`, lists of files (`[["a.jpg", "b.jpg"]]`) or the name of each file\'s group (`{"a.jpg": "roof 1"}`), '
+        "must not be in several parts, and are resampled together for intervals; `group` takes their place.",
     )
 
     @field_validator("group")
@@ -275,8 +277,9 @@ class Data(Table):
 
     root: Line = Field(
         default="",
-        description="Folder with `train`, `val` and `test`, each holding `images` and `masks` with equal stems; or "
-        "with `images` and `masks` alone, divided by `[data.split]`. Required, unless there is `[[data.source]]`.",
+        description="Folder with `train`, `val` and `test`, each holding `images` and `masks` with equal stems (or "
+        "with `images/train`, `masks/train` and so on); or with `images` and `masks` alone, divided by `[data.split]`. "
+        "Required, unless there is `[[data.source]]`.",
     )
     masks: Text = Field(default="masks", description="Name of the folders that hold masks.")
     labels: Line = Field(default="", description=_LABELS)

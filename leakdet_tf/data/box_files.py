@@ -29,13 +29,14 @@ class Entry:
     """A box as it was written.
 
     ``place`` is where: ``line 3``, ``object 2``, ``annotation 17``. ``word`` is the class's number or name.
-    ``numbers`` are what stood there, not yet known to be four numbers. ``ignored``: VOC's difficult, COCO's iscrowd.
+    ``numbers`` are what stood there, not yet known to be four numbers. ``ignored``: VOC's difficult, COCO's iscrowd;
+    what stood there where that says neither yes nor no.
     """
 
     place: str
     word: str
     numbers: tuple[Any, ...]
-    ignored: bool = False
+    ignored: Any = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def _voc(content: bytes, name: str) -> Written:
     for number, thing in enumerate(root.findall("object"), start=1):
         frame = thing.find("bndbox")
         edges = () if frame is None else tuple((frame.findtext(key) or "").strip() for key in _EDGES)
-        difficult = (thing.findtext("difficult") or "").strip() not in ("", "0")
+        mark = (thing.findtext("difficult") or "").strip()
+        difficult = {"": False, "0": False, "1": True}.get(mark, mark)
         entries.append(Entry(f"object {number}", (thing.findtext("name") or "").strip(), edges, difficult))
     told = [(root.findtext(f"size/{key}") or "").strip() for key in ("height", "width")]
     height, width = (int(text) if text.isascii() and text.isdigit() else 0 for text in told)
@@ -126,7 +128,8 @@ def parse_coco(content: bytes, *, name: str) -> dict[str, Written]:
             word = f"category {one.get('category_id')}" if category is None else str(category["name"])
             box = one.get("bbox")
             numbers = tuple(box) if isinstance(box, list) else ()
-            entries[one["image_id"]].append(Entry(place, word, numbers, bool(one.get("iscrowd", 0))))
+            crowd = one.get("iscrowd", 0)
+            entries[one["image_id"]].append(Entry(place, word, numbers, bool(crowd) if crowd in (0, 1) else crowd))
         found: dict[str, Written] = {}
         for key, picture in pictures.items():
             file = picture["file_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from leakdet_tf.core.records import BOX_COLUMNS
 from leakdet_tf.data.box_files import COCO, VOC, YOLO, Entry, Written
 
 Boxes = npt.NDArray[np.float32]
+Edges = tuple[float, float, float, float]
 
 IGNORED, DROPPED = -1, -2
 """What a word may mean beside a class: a region that does not count, and nothing."""
@@ -26,6 +28,7 @@ A pixel: programs that count VOC's pixels from 0 write 0 where it means 1.
 SAME_PX = 1e-3
 """Two boxes of a class whose edges differ by no more pixels are one that was written twice."""
 _COLUMNS = {YOLO: "class, x, y, width, height", VOC: "xmin, ymin, xmax, ymax", COCO: "x, y, width, height"}
+_MARKS = {VOC: "difficult", COCO: "iscrowd"}
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,27 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
         detail = f"it says that the picture is {told} px, which is {real} px"
         faults.append(Fault("", detail, "mend it: its boxes are of another picture size", "mis-sized"))
     rows: list[tuple[float, ...]] = []
-    seen: dict[tuple[str, ...], str] = {}
+    seen: dict[tuple[int | str, int], list[tuple[Edges, str]]] = {}  # by what they mean and where they begin
     for entry in written.entries:
         label = table.words.get(entry.word)
         if label is None:
             detail = f"its class '{entry.word}' means nothing"
             faults.append(Fault(entry.place, detail, "name it in data.values, or in task.classes", "mis-valued"))
+        if not isinstance(entry.ignored, bool):
+            detail = f"its {_MARKS[written.form]} is {str(entry.ignored)[:40]!r}"
+            faults.append(Fault(entry.place, detail, "write 0 or 1: it says whether the box is to be ignored"))
+            continue
         found = edges_of(entry, written.form, size)
         if isinstance(found, Fault):
             faults.append(found)
             continue
-        key = (entry.word, *(f"{edge / SAME_PX:.0f}" for edge in found))
-        if key in seen:
-            detail = f"is the box of {seen[key]} once more"
-            faults.append(Fault(entry.place, detail, "remove one"))
+        what = entry.word if label is None or label == DROPPED else label
+        cell = math.floor(found[0] / (2 * SAME_PX))
+        near = (one for step in (-1, 0, 1) for one in seen.get((what, cell + step), ()))
+        if same := [place for edges, place in near if _apart(edges, found) <= SAME_PX]:
+            faults.append(Fault(entry.place, f"is the box of {same[0]} once more", "remove one"))
             continue
-        seen[key] = entry.place
+        seen.setdefault((what, cell), []).append((found, entry.place))
         if label is None or label == DROPPED:
             continue
         if label == IGNORED:
@@ -107,8 +115,11 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
     return np.array(rows, np.float32).reshape(-1, len(BOX_COLUMNS)), faults
 
 
-def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, float] | Fault:
-    """A box's x1, y1, x2, y2 in the pixels of a picture of (height, width), cut at its edges, or what is wrong."""
+def edges_of(entry: Entry, form: str, size: Size) -> Edges | Fault:
+    """A box's x1, y1, x2, y2 in the pixels of a picture of (height, width), cut at its edges, or what is wrong.
+
+    They are what float32 holds of them, for so the truth is kept: a box that is a line there is none.
+    """
     if len(entry.numbers) != 4:
         ahead = 1 if form == YOLO else 0
         detail = f"has {len(entry.numbers) + ahead} values where a box has {4 + ahead} ({_COLUMNS[form]})"
@@ -118,6 +129,7 @@ def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, 
     if odd := [given for given, value in zip(entry.numbers, values, strict=True) if not math.isfinite(value)]:
         return Fault(entry.place, f"{str(odd[0])[:40]!r} is not a finite number", "mend it")
     across, down = _spans(values, form, size)
+    cut: list[float] = []
     for (low, high), side, name in ((across, size[1], "width"), (down, size[0], "height")):
         if high < low:
             return Fault(entry.place, f"its {name} is {high - low:g} px: its corners are swapped", "mend it")
@@ -128,8 +140,28 @@ def edges_of(entry: Entry, form: str, size: Size) -> tuple[float, float, float, 
         if over > slack + 1e-6 or low >= side or high <= 0:
             detail = f"lies outside of the picture: its {name} goes from {low:.6g} to {high:.6g} of {side} px"
             return Fault(entry.place, detail, "mend it: only rounding is cut off")
-    (x1, x2), (y1, y2) = across, down
-    return max(0.0, x1), max(0.0, y1), min(float(size[1]), x2), min(float(size[0]), y2)
+        first, last = float(np.float32(max(0.0, low))), float(np.float32(min(side, high)))
+        if not last > first:
+            return Fault(entry.place, f"its {name} is {high - low:g} px: it holds nothing", "mend it, or remove it")
+        cut += [first, last]
+    x1, x2, y1, y2 = cut
+    return x1, y1, x2, y2
+
+
+def set_aside(written: Written, table: BoxTable) -> tuple[Counter[str], Counter[str]]:
+    """How many of a picture's boxes are regions to be ignored, and how many are dropped, by their words."""
+    ignored, dropped = Counter[str](), Counter[str]()
+    for entry in written.entries:
+        label = table.words.get(entry.word)
+        if label == DROPPED:
+            dropped[entry.word] += 1
+        elif label == IGNORED or entry.ignored:
+            ignored[entry.word] += 1
+    return ignored, dropped
+
+
+def _apart(edges: Edges, others: Edges) -> float:
+    return max(abs(one - other) for one, other in zip(edges, others, strict=True))
 
 
 def _spans(values: Sequence[float], form: str, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:

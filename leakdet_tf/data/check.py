@@ -332,7 +332,13 @@ def imbalance(split: str, pictures: npt.NDArray[np.int64], classes: Sequence[str
 def unseen(
     split: str, pixels: npt.NDArray[np.int64], classes: Sequence[str], labelling: Labelling, data: Data
 ) -> list[Finding]:
-    """Classes that no truth of a split holds, by its amounts by label, int64 (256,): in train fatal, else warnings."""
+    """Classes that no truth of a split holds, by its amounts by label, int64 (256,): in train fatal, else warnings.
+
+    Where no box of val is of any class that is fatal too: no epoch could be told to be the best.
+    """
+    if split == "val" and data.sources[0].of_boxes and not pixels[: len(classes)].any():
+        detail = "no box of val counts, and mAP on val chooses the best epoch: put pictures with boxes into val"
+        return [Finding("empty", "", split, data.where, detail, "fatal")]
     found = []
     level: Level = "fatal" if split == "train" else "warning"
     what = "box" if data.sources[0].of_boxes else "label" if data.sources[0].labels else "mask"

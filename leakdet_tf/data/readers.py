@@ -44,8 +44,9 @@ class Read:
 def find_splits(data: Data) -> dict[str, list[Item]]:
     """The items of ``train``, ``val`` and ``test`` of all sources, in their order, each source's sorted by id.
 
-    A root with these folders is taken as it is; a root that holds pictures and masks itself is divided by
-    ``[data.split]``. With several sources an id begins with its source's name.
+    A root with these folders is taken as it is, and so is one whose folders of pictures, masks or boxes hold them; a
+    root that holds pictures and masks itself is divided by ``[data.split]``. With several sources an id begins with its
+    source's name.
 
     Raises:
         DataError: a root has neither layout, a split is empty, pictures and masks do not pair up, or rendered pictures
@@ -96,12 +97,28 @@ def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[It
             )
         if source.split is None:
             return {name: find_items(root / name, source, inputs) for name in source.parts}
+    if source.split is None and (turned := turned_parts(source, inputs)):
+        return {name: find_items(root, part, inputs) for name, part in turned.items()}
     if source.split is None:
         raise DataError(
             f"{root}: has no train, val and test folders", remedy="add them, or a [data.split] table to divide it"
         )
     items = {item.id: item for item in pooled(root, present, lambda folder: find_items(folder, source, inputs))}
     return divided(items, source, root)
+
+
+def turned_parts(source: Source, inputs: Mapping[str, Input]) -> dict[str, Source]:
+    """By part, the source as its root holds that part in ``images/train`` and ``labels/train``, as programs of YOLO
+    write them; nothing where the root holds no such folder, or labels that are not in files beside pictures."""
+    if source.labels not in ("", *BOXES):
+        return {}
+    found: dict[str, Source] = {}
+    for part in source.parts:
+        folders = {name: f"{source.folders.get(name, item.folder)}/{part}" for name, item in inputs.items()}
+        places = {"masks": f"{source.masks}/{part}", "annotations": f"{source.annotations}/{part}"}
+        found[part] = source.model_copy(update={"folders": folders, **places})
+    there = any((Path(source.root) / place).is_dir() for one in found.values() for place in one.folders.values())
+    return found if there else {}
 
 
 def pooled(root: Path, present: Sequence[str], listed: Callable[[Path], list[Item]]) -> list[Item]:

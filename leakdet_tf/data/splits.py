@@ -33,8 +33,8 @@ def divide(
         labels: each id's label, for ``balance``.
 
     Raises:
-        DataError: a stem does not match ``group``, a split that has a share would be empty, or the manifest does
-            not name exactly these ids.
+        DataError: a stem does not match ``group``, a split that has a share would be empty, the manifest does not name
+            exactly these ids, or a group of it is in several parts.
     """
     if split.manifest:
         return _from_manifest(ids, Path(split.manifest), where)
@@ -85,8 +85,13 @@ def _balanced(
 
 
 def manifest_of(parts: dict[str, list[str]], split: Split, root: str) -> dict[str, Any]:
-    """A division as plain data for ``split.json``."""
-    return {"format": FORMAT, "root": root, "seed": split.seed, "group": split.group, "splits": parts}
+    """A division as plain data for ``split.json``; with the groups of the manifest that it came from, if there are."""
+    found = {"format": FORMAT, "root": root, "seed": split.seed, "group": split.group, "splits": parts}
+    if split.manifest:
+        ids = sorted(key for part in parts.values() for key in part)
+        groups = dict(zip(ids, groups_of(ids, split, where=root), strict=True))
+        found |= {"groups": groups} if len(set(groups.values())) < len(ids) else {}
+    return found
 
 
 def save_manifest(path: Path, parts: dict[str, list[str]], split: Split, root: str) -> None:
@@ -108,15 +113,41 @@ def group_of(key: str, pattern: str, *, where: str) -> str:
     return match[1]
 
 
-def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list[str]]:
+def groups_of(ids: Sequence[str], split: Split | None, *, where: str, prefix: str = "") -> list[str]:
+    """What each picture belongs to: what ``group`` captures, or else its group in the manifest, or else itself.
+
+    Args:
+        ids: pictures of a source, not needed to be all of it.
+        split: how the source is divided.
+        where: the folder, for messages.
+        prefix: what stands before the ids in the manifest's place, and before the names of its groups.
+
+    Raises:
+        DataError: the manifest cannot be read, or a stem does not match.
+    """
+    groups, pattern = dict[str, str](), split.group if split else ""
+    if split and split.manifest and not pattern:
+        bare = {key.removeprefix(prefix) for key in ids}
+        _, groups, pattern = _manifest(Path(split.manifest), bare)
+    named = [groups.get(key.removeprefix(prefix)) for key in ids]
+    return [
+        group_of(key, pattern, where=where) if name is None else prefix + name
+        for key, name in zip(ids, named, strict=True)
+    ]
+
+
+def _manifest(path: Path, ids: set[str]) -> tuple[dict[str, list[str]], dict[str, str], str]:
+    # The ids of each part, the group of each id that has one, and the expression that made groups.
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest, pattern = json.loads(path.read_text(encoding="utf-8")), ""
         if "split" in manifest and "format" not in manifest:
-            parts = _by_file(manifest["split"], set(ids))
+            parts = _by_file(manifest["split"], ids)
         elif manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']!r}, this version reads {FORMAT}")
         else:
             parts = {name: _texts(manifest["splits"][name]) for name in SPLITS}
+            pattern = Split(group=manifest.get("group", "")).group
+        return parts, _grouped(manifest.get("groups", {}), ids), pattern
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", remedy="check data.split.manifest") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -124,6 +155,10 @@ def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list
             f"{path}: not a split manifest ({error})",
             remedy='use a split.json written by a run, or {"split": {"NAME.jpg": "train"}} with train, val and test',
         ) from error
+
+
+def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list[str]]:
+    parts, groups, _ = _manifest(path, set(ids))
     named = [key for part in parts.values() for key in part]
     if len(set(named)) != len(named):
         twice = next(key for key, count in Counter(named).items() if count > 1)
@@ -131,24 +166,57 @@ def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list
     if odd := sorted(set(named) ^ set(ids)):
         side = "is not in" if odd[0] in set(named) else "is not named, yet in"
         raise DataError(f"{path}: '{odd[0]}' {side} {where} ({len(odd)} such)", remedy="make a new split")
+    home = {key: name for name, part in parts.items() for key in part}
+    first: dict[str, str] = {}
+    for key, name in groups.items():
+        if key not in home:
+            raise DataError(f"{path}: '{key}' of group '{name}' is not in {where}", remedy="make a new split")
+        other = first.setdefault(name, key)
+        if home[other] != home[key]:
+            raise DataError(
+                f"{path}: group '{name}' is in {home[other]} ('{other}') and in {home[key]} ('{key}')",
+                remedy="put all of its pictures into one part",
+            )
     return parts
 
 
 def _by_file(value: Any, ids: set[str]) -> dict[str, list[str]]:
-    # The part of each file; a name that is no id is one with the suffix of a picture.
+    # The ids of each part; a name that is no id is one with the suffix of a picture.
     if not isinstance(value, dict):
         raise TypeError("'split' says of each file to which part it belongs")
     parts: dict[str, list[str]] = {name: [] for name in SPLITS}
     for file, part in value.items():
         if part not in parts:
             raise ValueError(f"'{file}' belongs to {part!r}")
-        named = PurePosixPath(file)
-        stem = named.with_suffix("").as_posix() if named.suffix.lower() in SUFFIXES else file
-        parts[part].append(file if file in ids else stem)
+        parts[part].append(_id_of(file, ids))
     return {name: sorted(keys) for name, keys in parts.items()}
+
+
+def _grouped(value: Any, ids: set[str]) -> dict[str, str]:
+    # The group of each id: lists of files, named after the first of each, or the group's name by file.
+    if isinstance(value, list):
+        pairs = [(file, files[0]) for files in map(_texts, value) for file in files]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        raise TypeError("'groups' says of each file to which group it belongs, or is a list of lists of files")
+    found: dict[str, str] = {}
+    for file, name in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"'{file}' belongs to group {name!r}, which is no name")
+        if (key := _id_of(file, ids)) in found:
+            raise ValueError(f"'{file}' stands in two groups")
+        found[key] = name
+    return found
+
+
+def _id_of(file: str, ids: set[str]) -> str:
+    named = PurePosixPath(file)
+    stem = named.with_suffix("").as_posix() if named.suffix.lower() in SUFFIXES else file
+    return file if file in ids else stem
 
 
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise TypeError("a split is a list of names")
+        raise TypeError("a split is a list of names, and so is a group")
     return sorted(value)

@@ -13,7 +13,7 @@ from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.data.items import FOLDERS, Item, pair_up
-from leakdet_tf.data.readers import divided, mixed, pooled, taken
+from leakdet_tf.data.readers import divided, mixed, pooled, taken, turned_parts
 
 KINDS = (
     "folder",
@@ -92,6 +92,8 @@ def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Findi
             else:
                 fatal(name, root / name, "no such folder")
         return parts
+    if source.split is None and (turned := turned_parts(source, inputs)):
+        return {name: _items(root, part, inputs, name, findings) for name, part in turned.items()}
     if source.split is None:
         return fatal("", root, "has no train, val and test folders, and there is no [data.split] table")
     listed = pooled(root, present, lambda folder: _items(folder, source, inputs, "", findings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,11 @@ from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data import check as room
+from leakdet_tf.data.box_truth import BoxTable, set_aside
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.check import Checked, Decoded
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import find_splits
+from leakdet_tf.data.readers import find_splits, truth_tables, written_of
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
 from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.data import render_if_absent
@@ -146,7 +148,7 @@ def refuse_leaks(
         if finding.level == "warning":
             log(f"warning: {finding}")
     fatal = [finding for finding in found if finding.level == "fatal"]
-    _refuse([finding for finding in fatal if finding.kind == "empty"], "check the masks and data.values")
+    _refuse([finding for finding in fatal if finding.kind == "empty"], "check the masks or boxes, and data.values")
     _refuse(fatal, "add pictures of it, or drop the class")
     _refuse(
         [finding for finding in found if finding.level == "error"],
@@ -192,8 +194,9 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
     names = [*checked.labelling.names(tuple(experiment.task.classes)), "ignore"]
     weights = {source.name: source.weight for source in experiment.data.sources}
     width = max(6, *map(len, weights))
-    what = {"classify": "pictures", "detect": "boxes"}.get(experiment.task.kind, "pixels")
-    lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  share of {what}"]
+    boxes = experiment.task.kind == "detect"
+    what = "boxes" if boxes else f"share of {'pictures' if experiment.task.kind == 'classify' else 'pixels'}"
+    lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  {what}"]
     for split, items in checked.parts.items():
         total = sum(weights[item.source] for item in items)
         for source, weight in weights.items():
@@ -207,9 +210,36 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
                 for name, amount in zip(names, amounts, strict=True)
                 if amount
             )
+            if boxes:
+                shares = _box_text(
+                    dict(zip(names[:-1], amounts, strict=False)), _aside(experiment, checked, split, source)
+                )
             epoch = f"{count * weight / total:.1%}" if split == "train" else ""
             lines.append(f"{split:5}  {source:{width}}  {count:8}  {epoch:>11}  {shares}")
     return lines
+
+
+def _aside(experiment: Experiment, checked: Checked, split: str, source: str) -> dict[str, Any]:
+    """Of a source's boxes in a split: how many readable pictures hold none and no ignored region either, and by word
+    how many are ignored and dropped."""
+    table = truth_tables(experiment.data, experiment.task.classes)[source]
+    assert isinstance(table, BoxTable)
+    chosen = [seen for seen in checked.decoded if seen.split == split and seen.item.source == source]
+    both = [set_aside(written_of(seen.item), table) for seen in chosen]
+    ignored, dropped = (sum((one[side] for one in both), Counter[str]()) for side in (0, 1))
+    empty = sum(not seen.pixels.any() for seen in chosen)
+    return {"empty_pictures": empty, "ignored": dict(sorted(ignored.items())), "dropped": dict(sorted(dropped.items()))}
+
+
+def _box_text(boxes: Mapping[str, int], aside: Mapping[str, Any]) -> str:
+    parts = [
+        ", ".join(f"{name} {amount}" for name, amount in boxes.items()),
+        f"{aside['empty_pictures']} empty pictures",
+    ]
+    for key in ("ignored", "dropped"):
+        if aside[key]:
+            parts.append(f"{key}: " + ", ".join(f"'{word}' {count}" for word, count in aside[key].items()))
+    return "; ".join(parts)
 
 
 def _by_kind(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
@@ -282,6 +312,8 @@ def _facts(experiment: Experiment, checked: Checked, pairs: Sequence[Pair]) -> d
                 "weight": source.weight,
                 "pixels": {name: int(amount) for name, amount in zip(names, amounts, strict=True) if amount},
             }
+            if source.of_boxes:
+                sources[source.name] |= _aside(experiment, checked, split, source.name)
         decoded = [seen for seen in checked.decoded if seen.split == split]
         splits[split] = {
             "pictures": len(items),

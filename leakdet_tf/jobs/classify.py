@@ -19,8 +19,8 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
 from leakdet_tf.core.records import UNSURE, Classification, Sample
+from leakdet_tf.data import splits
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.splits import group_of
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.data import samples
@@ -54,9 +54,14 @@ def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *,
 
 
 def groups_of(settings: Experiment, items: Sequence[Item]) -> tuple[str, ...]:
-    """What each picture belongs to by its source's ``[data.split] group``; itself where there is none."""
-    patterns = {source.name: source.split.group if source.split else "" for source in settings.data.sources}
-    return tuple(group_of(item.id, patterns[item.source], where=settings.data.where) for item in items)
+    """What each picture belongs to by its source's ``[data.split]``; itself where that has no groups."""
+    found: dict[str, str] = {}
+    for source in settings.data.sources:
+        ids = [item.id for item in items if item.source == source.name]
+        prefix = f"{source.name}/" if settings.data.source else ""
+        names = splits.groups_of(ids, source.split, where=settings.data.where, prefix=prefix)
+        found |= zip(ids, names, strict=True)
+    return tuple(found[item.id] for item in items)
 
 
 def write_class_report(

@@ -15,7 +15,7 @@ from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.box_truth import BoxTable
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_splits, row_of, truth_tables, words_of
-from leakdet_tf.data.splits import group_of, manifest_of, save_manifest
+from leakdet_tf.data.splits import groups_of, manifest_of, save_manifest
 
 NONE, ALL = "(none)", "(all)"
 """The labels of rows for pictures of no class, and for all of a part."""
@@ -94,7 +94,7 @@ def rows(parts: Parts, data: Data, source: Source, classes: Sequence[str]) -> li
     known = truth_tables(data, classes)[source.name]
     found = []
     for name, items in parts.items():
-        groups = [group_of(item.id, source.split.group, where=source.root) for item in items]
+        groups = groups_of([item.id for item in items], source.split, where=source.root)
 
         def row(label: str, chosen: Sequence[int], name: str = name, groups: Sequence[str] = groups) -> Row:
             return Row(name, label, len(chosen), len({groups[i] for i in chosen}))

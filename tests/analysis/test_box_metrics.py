@@ -109,7 +109,7 @@ def test_counts_at_a_threshold_as_worked_by_hand(told: Told) -> None:
     np.testing.assert_array_equal(low[1], [[1, 1, 1], [0, 0, 0]])  # a box found twice is one hit
     np.testing.assert_array_equal(low[2], [[0, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(high.sum((0, 1)), [2, 0, 3])
-    np.testing.assert_array_equal(tally_of(low), [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1]])
+    np.testing.assert_array_equal(tally_of(low, answers), [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1]])
     measured = measure(answers, SETTINGS, seed=0, threshold=0.7)
     figures = {name: float(measured.figures[name]) for name in ("mean_precision", "mean_recall", "faultless")}
     assert figures == pytest.approx({"mean_precision": 1.0, "mean_recall": 0.75, "faultless": 2 / 3})
@@ -117,6 +117,14 @@ def test_counts_at_a_threshold_as_worked_by_hand(told: Told) -> None:
     np.testing.assert_array_equal(measured.errors, [0, 1, 0])
     assert measured.worst(5) == [1]
     assert measure(answers, SETTINGS, seed=0, threshold=0.3).worst(2) == [0, 1]
+
+
+def test_a_picture_of_ignored_regions_alone_is_not_empty(told: Told) -> None:
+    wrong = [0, 80, 20, 100, 0, 0.6]
+    measured = measure(told([[[60, 60, 120, 118, 0, 1]], []], [[wrong], []]), SETTINGS, seed=0, threshold=0.5)
+    np.testing.assert_array_equal(measured.tally, [[1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0]])
+    assert float(measured.figures["empty_alarmed"]) == 0
+    assert float(measured.figures["false_alarms"]) == 0.5
 
 
 def test_a_score_at_the_threshold_is_shown(told: Told) -> None:
@@ -202,7 +210,7 @@ def test_groups_are_resampled_together(by_chance: Callable[..., Answers]) -> Non
     for one in (copied, twice, replace(twice, groups=())):
         found = matches(one)
         counts = counts_at(found, 0.4)
-        drawn = resample(found, counts, tally_of(counts), one.groups, 300, seed=0)
+        drawn = resample(found, counts, tally_of(counts, one), one.groups, 300, seed=0)
         spreads.append(np.nanstd(drawn["mean_recall"]))
     assert spreads[1] == pytest.approx(spreads[0], rel=1e-6)  # copies are no new evidence
     assert spreads[2] < 0.9 * spreads[0]

@@ -163,20 +163,33 @@ def test_copies_across_splits_and_copies_with_other_boxes(root: Path) -> None:
 
 def test_classes_that_are_never_or_rarely_boxed(root: Path) -> None:
     for path in root.glob("val/labels/*"):
-        path.write_text("")
+        path.write_text("1 .5 .5 .5 .5")
     lines = "\n".join(f"0 {x / 30:.3f} {y / 30:.3f} .02 .02" for x in range(2, 28, 2) for y in range(2, 5))
     put(root, "train", "many", lines, seed=900)
     data = settings(root)
     found = cheap(find_splits(data), caches(data), data, CLASSES)
     assert sorted((one.kind, one.level, one.split) for one in found) == [
         ("class-never-seen", "warning", "val"),
-        ("class-never-seen", "warning", "val"),
         ("imbalance", "warning", "train"),
     ]
-    assert "no box of val holds class 'hotspot'" in found[0].detail + found[1].detail + found[2].detail
+    assert "no box of val holds class 'hotspot'" in found[0].detail + found[1].detail
     assert any("2 training boxes are of 'diode', 41 of 'hotspot'" in one.detail for one in found)
     for path in root.glob("train/labels/*"):
         path.write_text("0 .5 .5 .5 .5")
     assert ("class-never-seen", "fatal", "train") in [
         (one.kind, one.level, one.split) for one in checked(data).findings
     ]
+
+
+def test_validation_without_a_box_that_counts_is_fatal_and_a_test_is_not(root: Path) -> None:
+    for path in (*root.glob("val/labels/*"), *root.glob("test/labels/*")):
+        path.write_text("7 .5 .5 .5 .5" if path.stem == "p1" and "val" in path.parts else "")
+    data = settings(root, values={"0": "hotspot", "1": "diode", "7": "ignore"})
+    for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES)):
+        assert sorted((one.kind, one.level, one.split) for one in findings) == [
+            ("class-never-seen", "warning", "test"),
+            ("class-never-seen", "warning", "test"),
+            ("empty", "fatal", "val"),
+        ]
+        (fatal,) = (one for one in findings if one.level == "fatal")
+        assert str(fatal).endswith("put pictures with boxes into val")

@@ -102,10 +102,11 @@ def test_words_may_mean_classes_regions_to_ignore_or_nothing(tmp_path: Path, for
 def test_difficult_and_crowds_are_regions_of_their_class(tmp_path: Path) -> None:
     marked = VOC.replace("<difficult>0", "<difficult>1")
     assert truth(items_of(write(tmp_path / "v", "voc", voc=marked), "voc")[0], "voc") == [TRUTH[0], [0, 0, 8, 20, 1, 1]]
-    crowd = json.loads(json.dumps(COCO))
-    crowd["annotations"][0]["iscrowd"] = 1
-    first = items_of(write(tmp_path / "c", "coco.json", coco=crowd), "coco.json")[0]
-    assert truth(first, "coco.json") == [[10, 5, 30, 15, 0, 1], TRUTH[1]]
+    for number, (yes, no) in enumerate([(1, 0), (True, False)]):
+        crowd = json.loads(json.dumps(COCO))
+        crowd["annotations"][0]["iscrowd"], crowd["annotations"][1]["iscrowd"] = yes, no
+        first = items_of(write(tmp_path / f"c{number}", "coco.json", coco=crowd), "coco.json")[0]
+        assert truth(first, "coco.json") == [[10, 5, 30, 15, 0, 1], TRUTH[1]]
 
 
 def test_digests_are_of_the_files_and_of_what_they_mean(tmp_path: Path) -> None:
@@ -170,6 +171,8 @@ YOLO_FAULTS = [
     ("2 .5 .5 .5 .5", "line 1: its class '2' means nothing"),
     ("hotspot .5 .5 .5 .5", "line 1: its class 'hotspot' means nothing"),
     ("0 .5 .5 0 .5", "line 1: its width is 0"),
+    ("0 .5 .5 .5 .00000001", "line 1: its height is 2e-07 px: it holds nothing"),
+    ("0 .99999999 .5 .00000001 .5", "line 1: its width is 4e-07 px: it holds nothing"),
     ("0 .5 .5 .5 -.1", "line 1: its height is -2 px: its corners are swapped"),
     ("0 .5 .5 1.2 .5", "line 1: lies outside of the picture: its width goes from -4 to 44 of 40 px"),
     ("0 .5 1.5 .5 .2", "line 1: lies outside of the picture: its height goes from 28 to 32 of 20 px"),
@@ -184,6 +187,29 @@ def test_a_faulty_line_is_named(tmp_path: Path, text: str, said: str) -> None:
         truth(first, "yolo")
     assert str(caught.value).startswith(f"{first.boxes}: {said}")
     assert caught.value.remedy
+
+
+SAME = "0 .5 .5 .5 .5"
+NEAR = [
+    (f"{SAME}\n7 .5 .5 .5 .5", True),  # two words for one class
+    (f"{SAME}\n1 .5 .5 .5 .5", False),
+    (f"{SAME}\n8 .5 .5 .5 .5\n9 .5 .5 .5 .5", False),  # words that are dropped
+    ("0 .50001249 .5 .5 .5\n0 .50001251 .5 .5 .5", True),  # from 10.0004996 and 10.0005004 px on
+    (f"{SAME}\n0 .50002 .5 .5 .5", True),
+    ("0 .5000325 .5 .5 .5\n0 .5 .5 .5 .5", False),
+    (f"{SAME}\n0 .5 .5 .5 .5002", False),
+]
+
+
+@pytest.mark.parametrize(("text", "same"), NEAR)
+def test_a_box_written_twice_is_known_by_its_class_and_its_distance(tmp_path: Path, text: str, same: bool) -> None:
+    first = items_of(write(tmp_path, "yolo", yolo=text), "yolo")[0]
+    values = {"0": "hotspot", "7": "hotspot", "1": "diode", "8": "background", "9": "background"}
+    if same:
+        with pytest.raises(DataError, match="line 2: is the box of line 1 once more"):
+            truth(first, "yolo", values=values)
+    else:
+        assert len(truth(first, "yolo", values=values)) == len([line for line in text.split("\n") if line[0] in "01"])
 
 
 def test_rounding_at_the_edge_is_cut_off_and_no_more(tmp_path: Path) -> None:
@@ -215,6 +241,7 @@ VOC_FAULTS: list[tuple[Callable[[str], str], str]] = [
     (lambda text: text.replace("<ymin>6</ymin>", ""), "object 1: '' is not a finite number"),
     (lambda text: text.replace("<name>diode", "<name>cell"), "object 2: its class 'cell' means nothing"),
     (lambda text: text.replace("<width>40", "<width>41"), "it says that the picture is 41x20 px, which is 40x20 px"),
+    (lambda text: text.replace("<difficult>0", "<difficult>no"), "object 2: its difficult is 'no'"),
     (lambda text: text.replace("bndbox>", "polygon>"), "object 1: has 0 values where a box has 4"),
 ]
 
@@ -274,6 +301,10 @@ COCO_FAULTS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda t: t["annotations"][1].update(bbox=[10, 5, True, 3]), "annotation 8: 'True' is not a finite number"),
     (lambda t: t["annotations"][1].update(bbox=[10, float("nan"), 3, 3]), "annotation 8: 'nan' is not a finite"),
     (lambda t: t["annotations"][0].pop("bbox"), "annotation 7: has 0 values"),
+    (lambda t: t["annotations"][0].update(iscrowd="0"), "annotation 7: its iscrowd is '0'"),
+    (lambda t: t["annotations"][1].update(iscrowd="false"), "annotation 8: its iscrowd is 'false'"),
+    (lambda t: t["annotations"][1].update(iscrowd=None), "annotation 8: its iscrowd is 'None'"),
+    (lambda t: t["annotations"][1].update(iscrowd=2), "annotation 8: its iscrowd is '2'"),
     (lambda t: t["annotations"][0].update(category_id=9), "annotation 7: its class 'category 9' means nothing"),
     (lambda t: t["annotations"][0].update(bbox=[10, 5, -3, 4]), "annotation 7: its width is -3 px"),
     (lambda t: t["images"][0].update(width=20, height=40), "it says that the picture is 20x40 px"),

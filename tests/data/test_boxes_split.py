@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from leakdet_tf.config.data import Data, Split
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.data.readers import find_splits, read, truth_tables
-from leakdet_tf.data.splits import divide
+from leakdet_tf.data.splits import divide, groups_of, save_manifest
 from leakdet_tf.data.survey import survey
 
 BOX = "<object><name>hotspot</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
@@ -59,8 +60,32 @@ def test_one_folder_can_be_divided_pooled_balanced_and_taken_from(tmp_path: Path
     assert {name: len(items) for name, items in find_splits(data).items()} == {"train": 1, "val": 2, "test": 2}
 
 
-def manifest(path: Path, split: Any) -> Split:
-    path.write_text(json.dumps({"split": split, "groups": {}}))
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_folders_of_parts_may_lie_in_those_of_pictures_and_boxes(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    for part in SPLITS:
+        write(tmp_path / part, form)
+        for kind in ("images", "labels"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / kind).rename(root / kind / part)
+    data = settings(root, form)
+    parts = find_splits(data)
+    assert {name: [item.id for item in items] for name, items in parts.items()} == {name: ["a", "b"] for name in SPLITS}
+    assert parts["val"][0].boxes == root / f"labels/val/a{'.txt' if form == 'yolo' else '.xml'}"
+    assert survey(data) == (parts, [])
+    whole = find_splits(settings(root, form, split={"train": 0.5, "val": 0.25, "test": 0.25}))  # as it was
+    assert sorted(item.id for items in whole.values() for item in items)[:2] == ["test/a", "test/b"]
+    (root / "labels/test").rename(root / "labels/tests")
+    assert [(one.split, one.detail) for one in survey(data)[1]] == [("test", "no such folder")]
+    with pytest.raises(DataError, match=r"labels/test: no such folder"):
+        find_splits(data)
+    (root / "images").rename(root / "pictures")
+    with pytest.raises(DataError, match="has no train, val and test folders"):
+        find_splits(data)
+
+
+def manifest(path: Path, split: Any, groups: Any = ()) -> Split:
+    path.write_text(json.dumps({"split": split, "groups": groups}))
     return Split(manifest=str(path))
 
 
@@ -86,6 +111,68 @@ def test_such_a_manifest_names_each_picture_once(tmp_path: Path, split: Any, sai
         divide(["a", "b"], manifest(tmp_path / "m.json", split), where="x")
 
 
+PARTS = {"a.jpg": "test", "b.jpg": "test", "c.jpg": "train", "d.jpg": "val"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        ([["a.jpg", "b.jpg"], ["c.jpg"]], ["a.jpg", "a.jpg", "c.jpg", "d"]),
+        ({"a.jpg": "roof", "b": "roof", "d.jpg": "d"}, ["roof", "roof", "c", "d"]),
+    ],
+)
+def test_a_manifest_may_name_groups_which_stay_known(tmp_path: Path, groups: Any, names: list[str]) -> None:
+    given = manifest(tmp_path / "m.json", PARTS, groups)
+    parts = divide(["a", "b", "c", "d"], given, where="x")
+    assert groups_of(["a", "b", "c", "d"], given, where="x") == names
+    prefixed = groups_of(["s/b", "s/a"], given, where="x", prefix="s/")
+    assert prefixed == [f"s/{names[1]}", f"s/{names[0]}"]
+    save_manifest(tmp_path / "again.json", parts, given, "x")
+    again = Split(manifest=str(tmp_path / "again.json"))
+    assert divide(["a", "b", "c", "d"], again, where="x") == parts
+    assert groups_of(["a", "b", "c", "d"], again, where="x") == names
+    own = given.model_copy(update={"group": "(.)"})
+    assert groups_of(["a", "b"], own, where="x") == ["a", "b"]
+
+
+def test_groups_of_a_source_reach_what_is_measured(tmp_path: Path) -> None:
+    from leakdet_tf.jobs.classify import groups_of as measured_groups
+
+    write(tmp_path / "root", "yolo")
+    split = manifest(tmp_path / "m.json", {"a.png": "test", "b.png": "test"}, {"a": "roof", "b": "roof"})
+    one = {"root": str(tmp_path / "root"), "labels": "yolo", "parts": ["test"], "split": split}
+    sources = [{"name": name, **one} for name in ("north", "south")]
+    data = Data.model_validate({"source": sources, "inputs": {"image": {"size": [8, 8]}}})
+    settings: Any = SimpleNamespace(data=data)
+    items = find_splits(data)["test"]
+    assert measured_groups(settings, items[::-1]) == ("south/roof", "south/roof", "north/roof", "north/roof")
+
+
+def test_the_expression_of_a_saved_division_is_used_again(tmp_path: Path) -> None:
+    ids = [f"roof{number}_{frame}" for number in range(6) for frame in range(2)]
+    split = Split(train=0.5, val=0.25, test=0.25, group="(roof.)_")
+    save_manifest(tmp_path / "m.json", divide(ids, split, where="x"), split, "x")
+    assert groups_of(ids, Split(manifest=str(tmp_path / "m.json")), where="x") == [key[:5] for key in ids]
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([["b.jpg", "c.jpg"]], r"group 'b\.jpg' is in test \('b'\) and in train \('c'\)"),
+        ({"a": "roof", "d": "roof"}, r"group 'roof' is in test \('a'\) and in val \('d'\)"),
+        ([["a.jpg"], ["b.jpg", "a.jpg"]], "'a.jpg' stands in two groups"),
+        ([["a.jpg", "z.jpg"]], "'z' of group 'a.jpg' is not in x"),
+        ({"a": 3}, "'a' belongs to group 3, which is no name"),
+        ([["a", 3]], "so is a group"),
+        ("roof", "'groups' says of each file"),
+    ],
+)
+def test_groups_that_are_none_or_in_several_parts_are_refused(tmp_path: Path, groups: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        divide(["a", "b", "c", "d"], manifest(tmp_path / "m.json", PARTS, groups), where="x")
+    assert str(caught.value).startswith(str(tmp_path / "m.json"))
+
+
 @pytest.mark.data
 def test_the_real_hot_spots_are_read_as_their_readme_says(shared: Path) -> None:
     root = shared / "data" / "pv_hotspot"
@@ -103,3 +190,5 @@ def test_the_real_hot_spots_are_read_as_their_readme_says(shared: Path) -> None:
             x, y, wide, high = (416 * float(word) for word in line[1:])
             assert np.allclose(row[:4], [x - wide / 2, y - high / 2, x + wide / 2, y + high / 2], atol=1e-3)
     assert survey(data)[1] == []
+    groups = groups_of([item.id for item in parts["test"]], data.split, where="x")
+    assert len(set(groups)) == 71

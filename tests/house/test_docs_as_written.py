@@ -151,9 +151,18 @@ def test_detect_hot_spots_commands_run(tmp_path: Path) -> None:
     assert (run / "export" / "onnx_float32" / "model.onnx").is_file()
     (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
     frame = tmp_path / "data" / "hotspot_rendered" / "test" / "images" / "hotspot_00001.png"
-    program = program.replace("BUNDLE", str(run / "export" / "onnx_float32")).replace("frame.jpg", str(frame))
+    bundle = run / "export" / "onnx_float32"
+    program = program.replace("BUNDLE", str(bundle)).replace("frame.jpg", str(frame))
     (tmp_path / "program.py").write_text(program)
-    shell("python program.py", tmp_path)
+    # so little trained, a model finds something only where next to nothing is asked of a score
+    shell(f"leakdet-tf calibrate {run} --threshold 0.001", tmp_path)
+    shell(f"leakdet-tf export {run} --set 'export.formats=[\"onnx_float32\"]'", tmp_path)
+    said, answer = shell("python program.py", tmp_path).splitlines(), Predictor(bundle).predict(frame)
+    assert len(said) == len(answer.names) > 0
+    for line, name, score, box in zip(said, answer.names, answer.scores, answer.boxes, strict=True):
+        first, second, edges = line.split(maxsplit=2)
+        assert (first, float(second)) == (name, round(float(score), 2))
+        assert [float(edge) for edge in edges.strip("[] ").split()] == pytest.approx(box.tolist(), abs=1e-3)
 
 
 def _by_class(rendered: Path, folder: Path) -> None:

@@ -97,6 +97,49 @@ def test_a_clean_folder_exits_0_and_says_what_there_is(home: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["check.json", "findings.csv", "near_duplicates.csv"]
 
 
+BOXED = """
+name = "boxed"
+[task]
+kind = "detect"
+classes = ["hotspot", "diode"]
+[data]
+root = "ROOT"
+labels = "coco.json"
+values = {hot = "hotspot", off = "diode", glare = "ignore", dirt = "background"}
+[data.inputs.image]
+size = [32, 32]
+[model]
+factory = "yolov8"
+"""
+
+
+def test_boxes_are_counted_and_so_is_what_is_ignored_dropped_and_empty(tmp_path: Path) -> None:
+    words = ["hot", "off", "glare", "dirt"]
+    picked = {"a": [0, 0, 1, 2], "b": [3, 3, 0], "c": [3], "d": []}
+    for number, split in enumerate(("train", "val", "test")):
+        boxes, images = [], []
+        (tmp_path / split / "images").mkdir(parents=True)
+        for place, (name, kinds) in enumerate(picked.items()):
+            Image.fromarray(scene(10 * number + place)).save(tmp_path / split / "images" / f"{name}.png")
+            images.append({"id": place, "file_name": f"{name}.png"})
+            for row, kind in enumerate(kinds):
+                one = {"id": len(boxes), "image_id": place, "category_id": kind, "bbox": [20 * row, 5, 15, 30]}
+                boxes.append(one | {"iscrowd": int(name == "b" and kind == 0)})
+        table = {"images": images, "annotations": boxes}
+        table["categories"] = [{"id": index, "name": word} for index, word in enumerate(words)]
+        (tmp_path / split / "coco.json").write_text(json.dumps(table))
+    (tmp_path / "boxed.toml").write_text(BOXED.replace("ROOT", str(tmp_path)))
+    lines: list[str] = []
+    out = str(tmp_path / "out")
+    check(str(tmp_path / "boxed.toml"), (), quarantine=False, near=False, inflation=None, out=out, log=lines.append)
+    assert lines[0].split()[-1] == "boxes"
+    for split in ("train", "val", "test"):
+        (line,) = (line for line in lines if line.startswith(split))
+        assert line.endswith("  hotspot 2, diode 1; 2 empty pictures; ignored: 'glare' 1, 'hot' 1; dropped: 'dirt' 3")
+    facts = json.loads((tmp_path / "out" / "check.json").read_text())["splits"]["train"]["sources"]["data"]
+    assert (facts["empty_pictures"], facts["ignored"], facts["dropped"]) == (2, {"glare": 1, "hot": 1}, {"dirt": 3})
+
+
 def test_faults_exit_1_and_quarantine_moves_on(home: Path) -> None:
     (home / "data" / "train" / "images" / "train0.png").write_bytes(b"")
     plant(home / "data", "train", "copy", scene(21))
