@@ -34,7 +34,8 @@ _APPLICATIONS = {
 }
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it ("" where it knows none).
+# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it. Of MobileNet and MobileNetV2
+# it knows none (""): these are read unchecked.
 _DOWNLOADS: dict[str, dict[float, tuple[str, str]]] = {
     "resnet50_v1": {
         1.0: ("resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626")
@@ -102,6 +103,9 @@ class WeightFile:
 
 def find_weights(encoder: Any, weights: str, options: Mapping[str, Any]) -> WeightFile:
     """The file that a name stands for: a path, or ``"imagenet"``, which is downloaded once into Keras's cache.
+
+    Downloads are checked against the MD5 that Keras publishes of them. It publishes none of ``mobilenet`` and
+    ``mobilenet_v2``, which are read as they come; there is no download for ``resnet18_v1`` and ``resnet34_v1``.
 
     Args:
         encoder: registered name of the encoder.

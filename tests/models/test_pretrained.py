@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,19 @@ def test_addresses_are_those_of_keras(alpha: float, tmp_path: Path, monkeypatch:
         with pytest.raises(Stop):
             kind(input_shape=(224, 224, 3), include_top=False, weights="imagenet", **arguments)
         assert asked[-1] == asked[-2]
+
+
+def test_the_page_names_the_downloads_that_there_are() -> None:
+    page = (EXPERIMENTS.parent / "docs" / "classify-leaks.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith('| `"imagenet"`')]
+    files = weight_files._DOWNLOADS
+    assert set(re.findall(r"`([a-z0-9_]+)`", row)) - {"alpha"} == set(files)
+    for encoder, alphas in files.items():
+        named = re.search(rf"`{encoder}`[^;|]*with [^;|]*?([\d., ]+)", row)
+        assert named is None if list(alphas) == [1.0] else named and named[1].strip() == ", ".join(map(str, alphas))
+    unchecked = {encoder for encoder, alphas in files.items() if not all(md5 for _, md5 in alphas.values())}
+    assert unchecked == {"mobilenet", "mobilenet_v2"}
+    assert "It publishes none of `mobilenet` and `mobilenet_v2`: those are not checked" in page
 
 
 def test_no_network_ends_in_one_line() -> None:
