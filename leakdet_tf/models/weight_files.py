@@ -34,8 +34,8 @@ _APPLICATIONS = {
 }
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it. Of MobileNet and MobileNetV2
-# it knows none (""): these are read unchecked.
+# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it; "" where it knows none, and
+# the file is read unchecked.
 _DOWNLOADS: dict[str, dict[float, tuple[str, str]]] = {
     "resnet50_v1": {
         1.0: ("resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626")
