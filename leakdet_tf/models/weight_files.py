@@ -34,7 +34,7 @@ _APPLICATIONS = {
 }
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it; "" where it knows none, and
+# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it. Where it knows none, "",
 # the file is read unchecked.
 _DOWNLOADS: dict[str, dict[float, tuple[str, str]]] = {
     "resnet50_v1": {

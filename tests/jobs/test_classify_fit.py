@@ -213,6 +213,24 @@ def test_matrix_options_alone_are_refused(tones: tuple[Path, list[str]], capsys:
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--data", "photos"),
+        ("--split", "test"),
+        ("--source", "photos"),
+        ("--experiment", "tones.toml"),
+        ("--set", "evaluate.resamples=200"),
+    ],
+)
+def test_options_of_one_model_are_refused_with_matrix(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "runs/none", "--matrix", option, value, "--out", str(tmp_path / "out")]) == 2
+    assert f"{option}: not with --matrix; name further test sets by --test NAME=PLACE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("overrides", "shown"),
     [
         (["data.labels=", 'data.values={0 = "dark"}'], "data.labels: missing"),
