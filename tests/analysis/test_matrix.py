@@ -181,6 +181,21 @@ def test_runs_of_one_name_are_summed_up_and_not_tested() -> None:
     assert "1 run" not in text  # a name with one run alone needs no summary
 
 
+def test_ten_groups_hold_no_difference_among_nine_runs_of_three_names() -> None:
+    """3 * 3 pairs of runs for each of 3 pairs of names. All ten groups for one model: 2 / 2**10, 27 times .0527."""
+    groups = [f"photograph{i // 4}" for i in range(40)]
+    entries = [
+        Entry(name, {"x": answers(np.full(40, name != "c"), groups=groups)}, run=f"seed {seed}")
+        for name in "abc"
+        for seed in (1, 2, 3)
+    ]
+    pairs = made(entries)["pairs"]
+    assert len(pairs) == 27
+    assert min(pair["p"] for pair in pairs) == pytest.approx(2 / 2**10)
+    assert min(pair["p_holm"] for pair in pairs) == pytest.approx(27 * 2 / 2**10)
+    assert not any(pair["holds"] for pair in pairs)
+
+
 def test_strangers_that_are_told_to_be_of_a_class() -> None:
     """At 0.7 those of 0.9 and 0.8 are told, that of 0.6 is unsure: 2 of 3."""
     found = told(strangers(3, [0.9, 0.8, 0.6]), 1.0, 0.7, 0.95)
