@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from leakdet_tf.analysis.calibration import Curve
+from leakdet_tf.analysis.matrix_text import size_of
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.tasks.segment import viewable
 
@@ -156,7 +157,7 @@ def heat(found: Mapping[str, Any], key: str, title: str) -> Figure:
                 color=_WRONG,
                 linewidth=1.6,
             )
-    heads = [f"{_short(name)}\n({found['tests'][name]['pictures']})" for name in tests]
+    heads = [f"{_short(name)}\n({size_of(found['tests'][name])})" for name in tests]
     _names(axis, heads, [model["label"] for model in models])
     axis.set_xlabel("test set (pictures)", fontsize=9)
     if any(model["home"] for model in models):

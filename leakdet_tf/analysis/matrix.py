@@ -86,7 +86,14 @@ def _difference(one: Answers, two: Answers) -> str:
     return "" if one.groups == two.groups else "their pictures are grouped otherwise"
 
 
-def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: dict[str, Any]) -> dict[str, Any]:
+def report(
+    entries: Sequence[Entry],
+    settings: Evaluate,
+    *,
+    seed: int,
+    about: dict[str, Any],
+    rendered: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Every model on every test set as plain data for JSON. Undefined figures are null.
 
     ``gaps`` are accuracy at home less accuracy elsewhere, in percentage points, with the interval of the difference of
@@ -99,6 +106,7 @@ def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: di
         settings: the experiment's ``[evaluate]``.
         seed: of the bootstrap.
         about: further keys for the report.
+        rendered: how many pictures of a test set are rendered; none of those that it leaves out.
 
     Raises:
         DataError: as :func:`check_entries`, or answers that cannot be measured.
@@ -125,6 +133,7 @@ def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: di
         "tests": {
             name: {
                 "pictures": len(answers.ids),
+                "rendered": (rendered or {}).get(name, 0),
                 "groups": len(set(answers.groups)),
                 "classes": list(answers.classes),
                 "truth": dict(zip(answers.classes, map(int, answers.truth.sum(0)), strict=True)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leakdet_tf.analysis.classification import ABSENT, PER_CLASS
@@ -66,8 +66,14 @@ def conclusions(found: dict[str, Any]) -> list[str]:
     return [*said, f"{rest} of {len(found['pairs'])} differences between models do not hold"] if rest else said
 
 
+def size_of(test: Mapping[str, Any]) -> str:
+    """How many pictures a test set has, and how many of them are rendered if any are."""
+    pictures, rendered = test["pictures"], test["rendered"]
+    return f"{pictures}{', rendered' if rendered == pictures else f', {rendered} rendered' if rendered else ''}"
+
+
 def _rows(found: dict[str, Any], key: str) -> tuple[list[str], list[list[str]]]:
-    head = ["model", *(f"{name} ({part['pictures']})" for name, part in found["tests"].items())]
+    head = ["model", *(f"{name} ({size_of(part)})" for name, part in found["tests"].items())]
     rows = []
     for model in found["models"]:
         row = [model["label"]]

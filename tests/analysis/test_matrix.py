@@ -82,7 +82,7 @@ def test_a_hand_worked_matrix() -> None:
     found = made([one], data="x")
     (model,) = found["models"]
     assert (found["format"], found["data"], model["label"], model["home"]) == (1, "x", "a", "home")
-    away = {"pictures": 100, "groups": 100, "classes": ["ok", "leak"], "truth": {"ok": 50, "leak": 50}}
+    away = {"pictures": 100, "rendered": 0, "groups": 100, "classes": ["ok", "leak"], "truth": {"ok": 50, "leak": 50}}
     assert found["tests"]["away"] == away
     assert model["tests"]["home"]["accuracy"]["value"] == pytest.approx(0.8)
     assert model["tests"]["home"]["accuracy_wilson"]["low"] == pytest.approx(wilson(80, 100, 0.95)[0])
@@ -133,6 +133,14 @@ def test_a_cell_says_what_the_class_report_says(activation: str) -> None:
     if activation == "sigmoid":
         (_, false), (missed, right) = other["confusion"]["leak"]
         assert f"found {right}, missed {missed}, false {false} |" in markdown(found)
+
+
+def test_rendered_pictures_are_told() -> None:
+    sets = {name: answers(shares(9, 5), name) for name in ("plant", "drawn", "mixed")}
+    found = report([Entry("a", sets)], SETTINGS, seed=0, about={}, rendered={"drawn": 9, "mixed": 4})
+    assert {name: part["rendered"] for name, part in found["tests"].items()} == {"plant": 0, "drawn": 9, "mixed": 4}
+    for text in ("\n".join(lines(found)), markdown(found)):
+        assert all(head in text for head in ("plant (9)", "drawn (9, rendered)", "mixed (9, 4 rendered)"))
 
 
 def test_equal_sets_are_drawn_by_themselves() -> None:

@@ -234,6 +234,35 @@ def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, li
         matrix([str(folder)], tests=[], strangers=[f"none={home / 'nowhere'}"], out=str(home / "m"), log=print)
 
 
+def test_rendered_pictures_are_told(home: Path, tones: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """The test part again, with a manifest beside it that says that somebody rendered it."""
+    drawn = tmp_path / "drawn"
+    shutil.copytree(home / "data" / "test", drawn / "test")
+    files = [str(path.relative_to(drawn)) for tone in ("night", "day") for path in (drawn / "test" / tone).iterdir()]
+    (drawn / "manifest.json").write_text(json.dumps({"generator": "x", "pictures": [{"file": file} for file in files]}))
+    said: dict[str, list[str]] = {"real": [], "drawn": [], "matrix": []}
+    for name, data in (("real", None), ("drawn", str(drawn))):
+        done = evaluate(
+            str(tones[0]),
+            data=data,
+            split="test",
+            experiment=None,
+            overrides=[],
+            out=str(tmp_path / name),
+            log=said[name].append,
+        )
+        written = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert done.report["rendered"] == written["rendered"] == (12 if data else 0)
+    assert "12 of 12 pictures are rendered" in "\n".join(said["drawn"])
+    assert "rendered" not in "\n".join(said["real"])
+    found, _ = matrix(
+        [str(tones[0])], tests=[f"drawn={drawn}"], strangers=[], out=str(tmp_path / "m"), log=said["matrix"].append
+    )
+    assert [part["rendered"] for part in found["tests"].values()] == [0, 12]  # type: ignore[attr-defined]
+    assert "drawn (12, rendered)" in "\n".join(said["matrix"])
+    assert "drawn (12, rendered)" in (tmp_path / "m" / "matrix.md").read_text()
+
+
 def test_matrix_options_alone_are_refused(tones: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tones[0]), "--strangers", "a=b"]) == 2
     assert "belong to --matrix" in capsys.readouterr().err
