@@ -25,6 +25,7 @@ LEAST_T, MOST_T = 0.05, 20.0
 """Temperatures beyond these are not searched: they would say that the set is too small, or the scores mean nothing."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS, _FLAT, _AT_END = 80, 1e-12, 1e-3
+_FIRST_STEP = 0.2  # of the pictures: earlier thresholds answer too few to be of use, and may fail by one picture
 Floats = npt.NDArray[np.float64]
 
 
@@ -274,13 +275,14 @@ class Abstain:
 def choose_abstain(
     answers: Answers, target_risk: float, *, temperature: float = 1.0, confidence: float = 0.95
 ) -> Abstain:
-    """The threshold that answers most pictures while the upper bound of the share of wrong answers keeps the target.
+    """A threshold from which, with ``confidence``, at most the target's share of the answers is wrong.
 
-    The bound is one-sided, of Clopper and Pearson (1934): few pictures without an error buy no threshold. Pictures of
+    Thresholds are tried from the surest pictures on (:func:`_sequence`), each by the one-sided bound of Clopper and
+    Pearson (1934), and the last before the first that fails is taken: a fixed sequence of tests, which keeps the level
+    of one test without a correction (Angelopoulos et al., Learn then Test, 2021). What is promised is the risk on
+    further pictures like these, ranked by the same scores. Few pictures without an error buy no threshold. Pictures of
     one group count together as one. The threshold lies halfway between the last picture that is answered and the
-    first that is not; it is 0 when all are. Each threshold is tried by itself: where scores tell right from wrong the
-    target was kept in at least 94 of 100 simulated sets for a confidence of 0.95; where they do not, and the risk of
-    all answers is just above the target, in as few as 72.
+    first that is not; it is 0 when all are.
 
     Raises:
         DataError: the target or the confidence is not between 0 and 1, or a picture of a softmax model has no class.
@@ -289,12 +291,14 @@ def choose_abstain(
         if not 0 < value < 1:
             raise DataError(f"the {name} must lie between 0 and 1, is {value}")
     ranked = _ranked(answers, temperature)
-    errors, independent = np.cumsum(ranked.wrong), np.cumsum(ranked.first)
-    for number in map(int, ranked.ends[::-1]):
-        wrong, groups = int(errors[number - 1]), int(independent[number - 1])
-        counted = -(-wrong * groups // number)  # as many of the groups, rounded up
-        if wrong > target_risk * number or binomial_cdf(counted, groups, target_risk) > 1 - confidence:
-            continue
+    errors, kept = np.cumsum(ranked.wrong), None
+    for number, groups, allowed in _sequence(ranked, target_risk, confidence):
+        if errors[number - 1] > allowed:
+            break
+        kept = number, groups
+    if kept:
+        number, groups = kept
+        wrong = int(errors[number - 1])
         return Abstain(
             _between(ranked.sure, number),
             target_risk,
@@ -302,13 +306,40 @@ def choose_abstain(
             number,
             number / ranked.sure.size,
             wrong / number,
-            upper_bound(counted, groups, confidence),
+            upper_bound(_counted(wrong, groups, number), groups, confidence),
         )
     needed = math.ceil(math.log(1 - confidence) / math.log(1 - target_risk))
     what = f"no threshold keeps wrong answers to {target_risk:.1%} with confidence {confidence:.0%}"
-    have = int(independent[-1])
+    have = int(ranked.first.sum())
     why = f"; that takes {needed} pictures without an error, there are {have}" if have < needed else ""
     return Abstain(None, target_risk, confidence, note=what + why)
+
+
+def _sequence(ranked: _Ranked, target: float, confidence: float) -> list[tuple[int, int, int]]:
+    """What is tried in turn: (pictures answered, groups among them, wrong ones that pass). Truth has no say in it.
+
+    It begins where a fifth of the pictures is answered and some result would pass. A step that allows no more errors
+    than the one before would be a further chance to fail, so the next one is where one more passes, or where there are
+    twice as many pictures; the last answers all.
+    """
+    total, independent = ranked.sure.size, np.cumsum(ranked.first)
+    steps: list[tuple[int, int, int]] = []
+    counted = -1  # of the groups
+    for number in map(int, ranked.ends):
+        groups = int(independent[number - 1])
+        while binomial_cdf(counted + 1, groups, target) <= 1 - confidence:
+            counted += 1
+        if counted < 0 or number < total * _FIRST_STEP:
+            continue
+        allowed = min(counted * number // groups, math.floor(target * number))
+        if not steps or number == total or number >= 2 * steps[-1][0] or allowed > steps[-1][2]:
+            steps.append((number, groups, allowed))
+    return steps
+
+
+def _counted(wrong: int, groups: int, number: int) -> int:
+    """As many of the groups as are wrong of the pictures, rounded up."""
+    return -(-wrong * groups // number)
 
 
 def _between(sure: npt.NDArray[np.float32], number: int) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from leakdet_tf.analysis.calibration import Abstain, Curve
+from leakdet_tf.analysis.calibration import Curve
+from leakdet_tf.analysis.matrix_text import size_of
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.tasks.segment import viewable
 
@@ -56,8 +57,14 @@ def reliability(parts: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def risk_coverage(curves: Mapping[str, Curve], title: str, chosen: Abstain | None = None) -> Figure:
-    """Share of wrong answers against the share of pictures answered, a line each, and the threshold that was chosen."""
+def risk_coverage(curves: Mapping[str, Curve], title: str, abstain: Mapping[str, Any] | None = None) -> Figure:
+    """Share of wrong answers against the share of pictures answered, a line each, and the threshold in force.
+
+    Args:
+        curves: by name.
+        title: over the figure.
+        abstain: that part of a report; its threshold is marked, with the interval of the risk, unless it is 0.
+    """
     figure = Figure(figsize=(6.2, 4.2), layout="constrained")
     axis = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):
@@ -65,13 +72,14 @@ def risk_coverage(curves: Mapping[str, Curve], title: str, chosen: Abstain | Non
         label = f"{name}: area {curve.aurc:.4f}"
         axis.plot(curve.coverage, curve.risk, color=color, linewidth=1.8, drawstyle="steps-pre", label=label)
     top = max(float(curve.risk[-1]) for curve in curves.values())
-    if chosen is not None:
-        axis.axhline(chosen.target, color=_WRONG, linewidth=1, linestyle="--", label=f"target {chosen.target:.1%}")
-        top = max(top, chosen.target, chosen.bound or 0.0)
-        if chosen.coverage is not None and chosen.risk is not None and chosen.bound is not None:
-            axis.plot([chosen.coverage] * 2, [chosen.risk, chosen.bound], color=_INK, linewidth=1.2)
-            label = f"answer from {chosen.threshold:.3f}: {chosen.coverage:.1%} of pictures; line: to the upper bound"
-            axis.plot([chosen.coverage], [chosen.risk], "o", color=_INK, markersize=6, label=label)
+    if abstain is not None and abstain["threshold"]:
+        share, right = abstain["coverage"]["value"], abstain["accuracy"]
+        risk = np.nan if right["value"] is None else 1 - right["value"]  # None where no picture is answered
+        label = f"answered from {abstain['threshold']:.3f}: {share:.1%} of pictures"
+        axis.plot([share], [risk], "o", color=_INK, markersize=6, label=label)
+        if right["low"] is not None:
+            axis.plot([share] * 2, [1 - right["high"], 1 - right["low"]], color=_INK, linewidth=1.2)
+            top = max(top, 1 - right["low"])
     axis.set_xlim(0, 1.01)
     axis.set_ylim(0, max(1.6 * top, 0.01))
     for one in (axis.xaxis, axis.yaxis):
@@ -149,7 +157,7 @@ def heat(found: Mapping[str, Any], key: str, title: str) -> Figure:
                 color=_WRONG,
                 linewidth=1.6,
             )
-    heads = [f"{_short(name)}\n({found['tests'][name]['pictures']})" for name in tests]
+    heads = [f"{_short(name)}\n({size_of(found['tests'][name])})" for name in tests]
     _names(axis, heads, [model["label"] for model in models])
     axis.set_xlabel("test set (pictures)", fontsize=9)
     if any(model["home"] for model in models):

@@ -181,9 +181,7 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
         "groups": len(set(answers.groups)),
         "classes": list(names),
         "truth": {name: int(number) for name, number in zip(names, truth.sum(0), strict=True)},
-        "confusion": _confusion(measured),
-        "metrics": {key: bounded(measured, key) for key in OVERALL}
-        | {key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
+        **decisions(measured),
         "accuracy_wilson": wilson_of(measured.right, answers.groups, settings.confidence),
         "abstain": {
             "threshold": float(measured.abstain),
@@ -206,8 +204,20 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
     return whole
 
 
+def decisions(measured: Measured) -> dict[str, Any]:
+    """``confusion``, and ``metrics`` with their intervals: :data:`OVERALL`, and :data:`PER_CLASS` by class.
+
+    ``confusion`` for one class a picture is int (C, C), rows the truth; for several each class's [[TN, FP], [FN, TP]].
+    """
+    names = measured.answers.classes
+    return {
+        "confusion": _confusion(measured),
+        "metrics": {key: bounded(measured, key) for key in OVERALL}
+        | {key: {name: bounded(measured, key, i) for i, name in enumerate(names)} for key in PER_CLASS},
+    }
+
+
 def _confusion(measured: Measured) -> Any:
-    # One class a picture: int (C, C), rows the truth. Several: each class's [[TN, FP], [FN, TP]] by name.
     answers = measured.answers
     if answers.activation == "softmax":
         return (answers.truth.T.astype(np.int64) @ measured.there.astype(np.int64)).tolist()

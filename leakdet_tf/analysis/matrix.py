@@ -10,22 +10,15 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.analysis.calibration import binomial_cdf, calibrated
-from leakdet_tf.analysis.classification import Measured, measure, wilson_of
+from leakdet_tf.analysis.classification import Measured, decisions, measure, wilson_of
 from leakdet_tf.analysis.compare import LEVEL, holm
-from leakdet_tf.analysis.intervals import bounds, cell, number_or_none
+from leakdet_tf.analysis.intervals import bounded, bounds, number_or_none
 from leakdet_tf.analysis.scores import Answers, Flags
-from leakdet_tf.analysis.tables import markdown_table, text_table
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import certainty, decided
 
-FIGURES = ("accuracy", "mean_f1", "coverage", "answered_accuracy")
-_WORDS = {"accuracy": "accuracy", "mean_f1": "macro F1"}
 _NAMED = 3  # ids that an error names
-_NOTE = (
-    "Intervals and p-values say what other pictures of these sets would change, for these very weights. The gap's "
-    "interval takes the two sets as independent."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +86,14 @@ def _difference(one: Answers, two: Answers) -> str:
     return "" if one.groups == two.groups else "their pictures are grouped otherwise"
 
 
-def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: dict[str, Any]) -> dict[str, Any]:
+def report(
+    entries: Sequence[Entry],
+    settings: Evaluate,
+    *,
+    seed: int,
+    about: dict[str, Any],
+    rendered: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Every model on every test set as plain data for JSON. Undefined figures are null.
 
     ``gaps`` are accuracy at home less accuracy elsewhere, in percentage points, with the interval of the difference of
@@ -106,6 +106,7 @@ def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: di
         settings: the experiment's ``[evaluate]``.
         seed: of the bootstrap.
         about: further keys for the report.
+        rendered: how many pictures of a test set are rendered; none of those that it leaves out.
 
     Raises:
         DataError: as :func:`check_entries`, or answers that cannot be measured.
@@ -132,8 +133,10 @@ def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: di
         "tests": {
             name: {
                 "pictures": len(answers.ids),
+                "rendered": (rendered or {}).get(name, 0),
                 "groups": len(set(answers.groups)),
                 "classes": list(answers.classes),
+                "truth": dict(zip(answers.classes, map(int, answers.truth.sum(0)), strict=True)),
             }
             for name, answers in first.items()
         },
@@ -166,10 +169,15 @@ def report(entries: Sequence[Entry], settings: Evaluate, *, seed: int, about: di
 
 
 def _figures(one: Measured, confidence: float) -> dict[str, Any]:
-    sides = {"value": one.figures, "low": one.low, "high": one.high}
-    found: dict[str, Any] = {"pictures": len(one.answers.ids)}
-    found |= {key: {side: number_or_none(part[key]) for side, part in sides.items()} for key in FIGURES}
-    return found | {"accuracy_wilson": wilson_of(one.right, one.answers.groups, confidence)}
+    """A cell: pictures, confusion and figures as the class report has them, and what is answered."""
+    said = decisions(one)
+    return {
+        "pictures": len(one.answers.ids),
+        "confusion": said["confusion"],
+        **said["metrics"],
+        **{key: bounded(one, key) for key in ("coverage", "answered_accuracy")},
+        "accuracy_wilson": wilson_of(one.right, one.answers.groups, confidence),
+    }
 
 
 def _gaps(home: str, row: Mapping[str, Measured], confidence: float) -> dict[str, Any]:
@@ -268,113 +276,3 @@ def _by_name(
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "least": min(values), "most": max(values)}
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """A matrix as text: accuracy and macro F1 of each model on each set, gaps, strangers, and what holds."""
-    text: list[str] = []
-    for key, word in _WORDS.items():
-        text += [word, *text_table(*_rows(found, key)), ""]
-    for title, head, rows in _further(found):
-        text += [title, *text_table(head, rows), ""]
-    return [*text, *conclusions(found), _NOTE]
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """A matrix as a page of Markdown."""
-    page = ["# Every model on every test set", ""]
-    for key, word in _WORDS.items():
-        page += [f"## {word[0].upper()}{word[1:]}", "", *markdown_table(*_rows(found, key)), ""]
-    for title, head, rows in _further(found):
-        page += [f"## {title[0].upper()}{title[1:]}", "", *markdown_table(head, rows), ""]
-    page += [*(f"- {line}" for line in conclusions(found)), "", _NOTE, ""]
-    part = found["intervals"]
-    page += [
-        f"Brackets are {part['confidence']:.0%} intervals: {part['method']}, {part['resamples']} resamples. "
-        f"Test: {found['test']['method']}, level {LEVEL:.0%}. An asterisk marks a model's own test set."
-    ]
-    return "\n".join(page) + "\n"
-
-
-def conclusions(found: dict[str, Any]) -> list[str]:
-    """For each pair whose difference holds a sentence, and one for all others."""
-    said = []
-    for pair in found["pairs"]:
-        better, worse = pair["first"], pair["second"]
-        alone = pair["only_first"], pair["only_second"]
-        if alone[0] < alone[1]:
-            better, worse, alone = worse, better, alone[::-1]
-        if pair["holds"]:
-            said.append(
-                f"{pair['test']}: {better} is better than {worse}, alone right {alone[0]} times against {alone[1]}; "
-                f"this holds at {LEVEL:.0%} (p {_odds(pair['p_holm'], '= ')} after Holm's correction)"
-            )
-    rest = len(found["pairs"]) - len(said)
-    return [*said, f"{rest} of {len(found['pairs'])} differences between models do not hold"] if rest else said
-
-
-def _rows(found: dict[str, Any], key: str) -> tuple[list[str], list[list[str]]]:
-    head = ["model", *(f"{name} ({part['pictures']})" for name, part in found["tests"].items())]
-    rows = []
-    for model in found["models"]:
-        row = [model["label"]]
-        for name in found["tests"]:
-            mark = "*" if name == model["home"] else ""
-            row.append(cell(model["tests"][name][key]) + mark if name in model["tests"] else "–")
-        rows.append(row)
-    return head, rows
-
-
-def _further(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    tests = list(found["tests"])
-    several = {name: part for name, part in found["names"].items() if any(one["runs"] > 1 for one in part.values())}
-    seeds = [[name, *(_seeds(part.get(test)) for test in tests)] for name, part in several.items()]
-    gaps = [
-        [m["label"], m["home"], *(_gap(m["gaps"].get(test)) for test in tests)] for m in found["models"] if m["gaps"]
-    ]
-    strangers = [
-        [m["label"], name, f"{m['abstain']:.3f}", f"{part['told']} of {part['pictures']}", cell(part)]
-        for m in found["models"]
-        for name, part in m["strangers"].items()
-    ]
-    pairs = [
-        [
-            pair["test"],
-            f"{pair['first']} − {pair['second']}",
-            f"{pair['points']:+.1f}",
-            f"{pair['only_first']} : {pair['only_second']}",
-            *(_odds(pair[key]) for key in ("p", "p_holm")),
-            "yes" if pair["holds"] else "no",
-        ]
-        for pair in found["pairs"]
-    ]
-    parts = [
-        ("accuracy over runs: mean (least to most)", ["model", *tests], seeds),
-        ("points of accuracy lost away from home", ["model", "home", *tests], gaps),
-        ("pictures of no class that were told to be of one", ["model", "set", "threshold", "told", "share"], strangers),
-        (
-            "differences on the same pictures",
-            ["test set", "pair", "points", "only one right", "p", "p (Holm)", f"holds at {LEVEL:.0%}"],
-            pairs,
-        ),
-    ]
-    return [part for part in parts if part[2]]
-
-
-def _seeds(part: dict[str, Any] | None) -> str:
-    if part is None:
-        return "–"
-    one = part["accuracy"]
-    runs = f"{part['runs']} runs" if part["runs"] > 1 else "1 run"
-    return f"{one['mean']:.4f} ({one['least']:.4f} to {one['most']:.4f}), {runs}"
-
-
-def _odds(p: float, sign: str = "") -> str:
-    return f"{sign}{p:.4f}" if p >= 0.0001 else "< 0.0001"
-
-
-def _gap(part: dict[str, Any] | None) -> str:
-    if part is None:
-        return "–"
-    known = part["low"] is not None
-    return f"{part['points']:+.1f}" + (f" [{part['low']:+.1f}, {part['high']:+.1f}]" if known else "")

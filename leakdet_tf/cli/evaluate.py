@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from leakdet_tf.cli.options import overrides
+
+_OF_ONE_MODEL = {
+    "data": "--data",
+    "split": "--split",
+    "source": "--source",
+    "experiment": "--experiment",
+    "overrides": "--set",
+}
 
 
 @click.command("evaluate")
@@ -39,6 +48,9 @@ def command(
     takes several classifiers and writes matrix.json, matrix.md and matrix.png.
     """
     if matrix:
+        given = click.get_current_context().get_parameter_source
+        if odd := [text for key, text in _OF_ONE_MODEL.items() if given(key) is not ParameterSource.DEFAULT]:
+            raise click.UsageError(f"{odd[0]}: not with --matrix; name further test sets by --test NAME=PLACE")
         from leakdet_tf.jobs.matrix import matrix as across
 
         files = across(models, tests=tests, strangers=strangers, out=out or "matrix", log=click.echo)[1]

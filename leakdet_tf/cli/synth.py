@@ -7,7 +7,10 @@ import click
 from leakdet_tf.cli import Table
 
 COMMANDS = {
-    "GENERATOR": ("leakdet_tf.cli.synth_render:command", "gas, leak, crack or package.module:function: render."),
+    "GENERATOR": (
+        "leakdet_tf.cli.synth_render:command",
+        "gas, leak, crack, hotspot or package.module:function: render.",
+    ),
     "diffusion": ("leakdet_tf.cli.synth_diffusion:command", "Have a diffusion model paint pictures of leaks."),
     "filter": ("leakdet_tf.cli.synth_filter:command", "Keep the pictures that a classifier of real ones believes."),
 }

@@ -47,7 +47,9 @@ class Input(Table):
 class Synth(Table):
     """Pictures to render when the folder does not exist."""
 
-    generator: Text = Field(description="Registered generator (`gas`, `leak`, `crack`), or `package.module:function`.")
+    generator: Text = Field(
+        description="Registered generator (`gas`, `leak`, `crack`, `hotspot`), or `package.module:function`."
+    )
     counts: Counts = Field(
         min_length=1, description="Pictures per split, such as `{train = 320, val = 80, test = 80}`."
     )

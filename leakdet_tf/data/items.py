@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,11 @@ class Item:
         """Its own files: pictures, then its mask or its boxes' file."""
         own = self.mask or (None if self.written else self.boxes)
         return (*self.images.values(), *([own] if own else []))
+
+
+def count_rendered(items: Iterable[Item]) -> int:
+    """How many are pictures that somebody rendered, by their manifests."""
+    return sum(item.origin.kind == "rendered" for item in items)
 
 
 def pair_up(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:

@@ -80,7 +80,8 @@ def write_class_report(
     where = f"{opened.kind} on {about['split']} of {about['data']}: {len(items)} pictures"
     save(confusion(found, where), files[2])
     save(reliability(found["calibration"], where), files[3])
-    save(risk_coverage({settings.name: calibration.risk_coverage(answers, contract.temperature)}, where), files[4])
+    curve = calibration.risk_coverage(answers, contract.temperature)
+    save(risk_coverage({settings.name: curve}, where, found["abstain"]), files[4])
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(folder / "worst.png")
         shown = list(samples(settings, [items[i] for i in chosen]))

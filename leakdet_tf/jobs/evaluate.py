@@ -16,7 +16,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.data.items import Item
+from leakdet_tf.data.items import Item, count_rendered
 from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
@@ -80,7 +80,7 @@ def write_report(
     opened: Opened, settings: Experiment, items: Sequence[Item], *, root: str, split: str, folder: Path, log: Log
 ) -> Evaluated:
     """Measure an open model on items and write the report into ``folder``."""
-    predictor = opened.predictor
+    predictor, rendered = opened.predictor, count_rendered(items)
     about = {
         "kind": opened.kind,
         "weights_sha256": predictor.contract.weights_sha256,
@@ -88,7 +88,10 @@ def write_report(
         "data": root,
         "split": split,
         "ids_sha256": sha256_bytes("\n".join(item.id for item in items).encode()),
+        "rendered": rendered,
     }
+    if rendered:
+        log(f"{rendered} of {len(items)} pictures are rendered: the figures are not those of photographs")
     if settings.task.kind == "classify":
         from leakdet_tf.jobs.classify import write_class_report
 

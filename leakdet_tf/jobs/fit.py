@@ -18,7 +18,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.files import sync_folder, whole_file, write_bytes, write_json, write_text
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.cache import Cache, amounts_of
-from leakdet_tf.data.items import Item
+from leakdet_tf.data.items import Item, count_rendered
 from leakdet_tf.data.readers import find_splits, labelling_of
 from leakdet_tf.data.splits import save_manifest
 from leakdet_tf.data.survey import survey
@@ -205,7 +205,7 @@ def _write_inputs(
             name: {
                 "pictures": len(cache),
                 "sha256": cache.sha256,
-                "rendered": sum(item.origin.kind == "rendered" for item in parts[name]),
+                "rendered": count_rendered(parts[name]),
                 "sources": given[name],
                 "files": dict(zip(cache.ids, map(list, cache.digests), strict=True)),
             }

@@ -10,7 +10,8 @@ import numpy as np
 
 from leakdet_tf.analysis.class_figures import heat
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.matrix import Entry, lines, markdown, report
+from leakdet_tf.analysis.matrix import Entry, report
+from leakdet_tf.analysis.matrix_text import lines, markdown
 from leakdet_tf.analysis.scores import Answers
 from leakdet_tf.config.data import Source
 from leakdet_tf.config.load import load
@@ -18,7 +19,7 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError
 from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.core.images import SUFFIXES
-from leakdet_tf.data.items import FOLDERS, Item
+from leakdet_tf.data.items import FOLDERS, Item, count_rendered
 from leakdet_tf.data.readers import find_items, find_splits
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.check import parts_of_run
@@ -90,7 +91,11 @@ def matrix(
         )
     first = opened[0][1]
     found = report(
-        entries, first.evaluate, seed=first.seed, about={"models": [str(model.folder) for model, _ in opened]}
+        entries,
+        first.evaluate,
+        seed=first.seed,
+        about={"models": [str(model.folder) for model, _ in opened]},
+        rendered={name: count_rendered(one.items) for name, one in sets.items()},
     )
     folder = Path(out)
     files = [folder / "matrix.json", folder / "matrix.md", folder / "matrix.png"]

@@ -55,7 +55,8 @@ def resnet_classifier(
             ``resnet50_v1`` and the MobileNets.
         activation: ``"softmax"`` (one class a picture) or ``"sigmoid"`` (each class by itself: several or none).
         encoder_weights: ``"none"``, ``"imagenet"`` (downloaded), or the path of a file; see
-            :mod:`~leakdet_tf.models.weight_files`. The encoder's preprocessing follows from it.
+            :mod:`~leakdet_tf.models.weight_files`. The encoder's options ``preprocessing`` and ``stride_in`` follow
+            from it, and other values of them are refused.
         dropout: share of the averaged features that is dropped while training, from 0 to below 1.
         encoder_options: keyword arguments for the encoder, such as ``{"width": 32}``.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
@@ -143,8 +144,7 @@ def _classifier(
                 remedy="set encoder_weights = 'none', or give a colour input",
             )
         file = find_weights(encoder, encoder_weights, options)
-        if file.preprocessing is not None:
-            options.setdefault("preprocessing", file.preprocessing)
+        options = file.options | options
 
     picture = keras.Input((height, width, channels), dtype=input_dtype, name=input_name)
     # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.

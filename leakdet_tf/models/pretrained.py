@@ -175,8 +175,8 @@ def _check_meaning(model: keras.Model, file: WeightFile, prefix: str) -> None:
             remedy=f"build the encoder with the option preprocessing = '{wanted}'",
         )
     first = names.get(f"{prefix}_stage2_unit1_conv1")
-    stride_in = "3x3" if file.torch else "1x1"
-    if file.encoder == "resnet50_v1" and first is not None and (first.strides == (1, 1)) != (stride_in == "3x3"):
+    stride_in = file.stride_in
+    if stride_in and first is not None and (first.strides == (1, 1)) != (stride_in == "3x3"):
         raise ModelError(
             f"{file.source}: its network strides in the {stride_in} convolutions",
             remedy=f"set encoder_options = {{stride_in = '{stride_in}'}}",

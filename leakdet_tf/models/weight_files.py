@@ -34,7 +34,8 @@ _APPLICATIONS = {
 }
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it ("" where it knows none).
+# By encoder and alpha: file without a head under _KERAS, and the MD5 that Keras knows of it. Where it knows none, "",
+# the file is read unchecked.
 _DOWNLOADS: dict[str, dict[float, tuple[str, str]]] = {
     "resnet50_v1": {
         1.0: ("resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626")
@@ -86,14 +87,30 @@ class WeightFile:
             return "torchvision"
         return "caffe" if self.encoder.startswith("resnet") else None
 
+    @property
+    def stride_in(self) -> str | None:
+        """The same of the encoder's option ``stride_in``."""
+        if self.encoder != "resnet50_v1":
+            return None
+        return "3x3" if self.torch else "1x1"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The encoder's options that follow from the weights; any other value would give them another meaning."""
+        found = {"preprocessing": self.preprocessing, "stride_in": self.stride_in}
+        return {key: value for key, value in found.items() if value is not None}
+
 
 def find_weights(encoder: Any, weights: str, options: Mapping[str, Any]) -> WeightFile:
     """The file that a name stands for: a path, or ``"imagenet"``, which is downloaded once into Keras's cache.
 
+    Downloads are checked against the MD5 that Keras publishes of them. It publishes none of ``mobilenet`` and
+    ``mobilenet_v2``, which are read as they come; there is no download for ``resnet18_v1`` and ``resnet34_v1``.
+
     Args:
         encoder: registered name of the encoder.
         weights: path of a file, or ``"imagenet"``.
-        options: the encoder's own options, of which ``alpha`` and ``stride_in`` choose the download.
+        options: the encoder's own options, of which ``alpha`` chooses the download. It fits one ``stride_in``.
 
     Raises:
         ModelError: no weights are known for this encoder, or the file is not there or of a kind that is not read.
@@ -155,10 +172,10 @@ def _download_of(encoder: str, options: Mapping[str, Any]) -> tuple[str, str]:
             remedy=f"fetch model.safetensors of https://huggingface.co/timm/{name}.tv_in1k and give its path as "
             "encoder_weights",
         )
-    if encoder == "resnet50_v1" and options.get("stride_in", "3x3") != "1x1":
+    if encoder == "resnet50_v1" and options.get("stride_in", "1x1") != "1x1":
         raise ModelError(
             "encoder 'resnet50_v1': the 'imagenet' weights, Keras's, are for strides in the 1x1 convolutions",
-            remedy="set encoder_options = {stride_in = '1x1'}, or give a .safetensors file of torchvision or timm",
+            remedy="leave stride_in out, or give a .safetensors file of torchvision or timm",
         )
     files, alpha = _DOWNLOADS[encoder], options.get("alpha", 1.0)
     if alpha not in files:

@@ -278,11 +278,11 @@ def test_pictures_of_a_group_count_as_one() -> None:
 
 def test_an_error_in_a_group_is_an_error_of_the_group() -> None:
     """60 groups of two, the least sure picture wrong: half a group, which counts as one and is too much for 5 %
-    (0.95**60 + 60 * 0.05 * 0.95**59 = 0.19); without that picture there is none (0.95**60 = 0.046)."""
+    (0.95**60 + 60 * 0.05 * 0.95**59 = 0.19); without it there is none (0.95**60 = 0.046). Tried are 59, 118, 120."""
     found = choose_abstain(
         two([False] * 119 + [True], np.linspace(0.9, 0.6, 120), [f"g{i % 60}" for i in range(120)]), 0.05
     )
-    assert (found.answered, found.risk) == (119, 0)
+    assert (found.answered, found.risk) == (118, 0)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan])
@@ -293,9 +293,50 @@ def test_targets_lie_between_0_and_1(value: float) -> None:
         choose_abstain(two([False], [0.9]), 0.1, confidence=value)
 
 
+def last_tried(wrong: list[int], number: int = 300) -> int:
+    """Pictures answered when those of these ranks are wrong, the surest being 0."""
+    flags = np.isin(np.arange(number), wrong)
+    return choose_abstain(two(flags, np.linspace(0.99, 0.51, number)), 0.05).answered
+
+
+def test_thresholds_are_tried_from_the_surest_on_until_one_fails() -> None:
+    """Up to k errors of 300 say 5 % from 59, 93, 124, 153, 181 ... pictures on; the first step has a fifth, 60."""
+    sizes = [next(n for n in range(59, 301) if binom.cdf(k, n, 0.05) <= 0.05) for k in range(9)]
+    assert sizes[:5] == [59, 93, 124, 153, 181]
+    assert last_tried([]) == 300
+    assert last_tried([59]) == 0  # one of 60
+    assert last_tried([60]) == 300
+    assert last_tried([60, 92]) == 60  # two of 93
+    assert last_tried([60, 93]) == 300
+    assert last_tried([60, 93, 100]) == 93  # three of 124, though three of 300 would do
+    assert last_tried([60, *range(290, 300)]) == sizes[8] == 286  # eleven of 300
+
+
+@pytest.mark.parametrize(("target", "risk"), [(0.2, 0.22), (0.05, 0.055)])
+def test_scores_that_say_nothing_buy_no_threshold_more_often_than_promised(target: float, risk: float) -> None:
+    """Every threshold's risk is above the target. Of 200 sets of 300 pictures 5 % may find one all the same; where each
+    threshold is tried by itself, about 10 % do."""
+    random, found = np.random.default_rng(2), 0
+    for _ in range(200):
+        wrong, sure = random.uniform(size=300) < risk, random.uniform(0.5, 1, 300)
+        found += choose_abstain(two(wrong, sure), target).threshold is not None
+    assert found <= 0.05 * 200
+
+
+def test_groups_that_are_wrong_together_keep_the_promise_too() -> None:
+    """100 groups of 3 pictures, each group right or wrong as a whole, and about equally sure; risk .22 of .2."""
+    random, found = np.random.default_rng(3), 0
+    groups = [f"g{i // 3}" for i in range(300)]
+    for _ in range(200):
+        wrong, sure = np.repeat(random.uniform(size=100) < 0.22, 3), np.repeat(random.uniform(0.5, 0.99, 100), 3)
+        sure = sure + random.uniform(0, 0.01, 300)
+        found += choose_abstain(two(wrong, sure, groups), 0.2).threshold is not None
+    assert found <= 0.05 * 200
+
+
 def test_the_target_is_kept_on_other_pictures() -> None:
     """The risk at certainty s is 0.5 * (2 * (1 - s))**3, so that of answering from t on is its mean over [t, 1], a
-    quarter of it at t. In 200 sets of 300 it is above 5 % in at most 10 % (5 % are promised, three deviations 4.6)."""
+    quarter of it at t. In 200 sets of 300 it is above 5 % in at most the 5 % that are promised."""
     random, broken, chosen = np.random.default_rng(1), 0, 0
     for _ in range(200):
         sure = random.uniform(0.5, 1, 300)
@@ -305,4 +346,4 @@ def test_the_target_is_kept_on_other_pictures() -> None:
             chosen += 1
             broken += 0.5 * (2 * (1 - max(threshold, 0.5))) ** 3 / 4 > 0.05
     assert chosen > 180
-    assert broken <= 0.1 * chosen
+    assert broken <= 0.05 * chosen

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import expit, softmax
 
 from leakdet_tf.analysis import class_figures
-from leakdet_tf.analysis.calibration import choose_abstain, risk_coverage
+from leakdet_tf.analysis.calibration import risk_coverage
 from leakdet_tf.analysis.class_figures import Shown
 from leakdet_tf.analysis.classification import measure
 from leakdet_tf.analysis.classification import report as report_of
@@ -62,17 +62,23 @@ def test_a_report_is_drawn(tmp_path: Path, activation: str, number: int) -> None
     assert len(figure.axes) == (1 if activation == "softmax" else 3)
 
 
-def test_risk_and_coverage_are_drawn_with_and_without_a_choice(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threshold", "marks"), [(0.0, 0), (0.6, 1), (1.0, 1)])
+def test_risk_and_coverage_are_drawn_with_the_threshold_in_force(tmp_path: Path, threshold: float, marks: int) -> None:
     one = answers(200)
     curve = risk_coverage(one)
-    for target in (0.2, 1e-4):
-        chosen = choose_abstain(one, target)
-        assert (chosen.threshold is None) == (target < 0.01)
-        figure = class_figures.risk_coverage({"$1": curve, "2$": curve}, "risk", chosen)
-        legend = figure.axes[0].get_legend()
-        assert len(legend.get_texts()) == (3 if chosen.threshold is None else 4)
-        drawn(figure, tmp_path / "a.png")
-    drawn(class_figures.risk_coverage({"a": curve}, "risk"), tmp_path / "b.png")
+    measured = measure(one, SETTINGS, seed=0, abstain=threshold)
+    abstain = report_of(measured, SETTINGS, {})["abstain"]
+    figure = class_figures.risk_coverage({"$1": curve, "2$": curve}, "risk", abstain)
+    axis = figure.axes[0]
+    assert len(axis.get_legend().get_texts()) == 2 + marks
+    points = [line.get_xydata()[0] for line in axis.lines if line.get_marker() == "o"]
+    assert len(points) == marks
+    if threshold == 0.6:
+        place = np.flatnonzero(curve.threshold >= 0.6)[-1]
+        np.testing.assert_allclose(points[0], [curve.coverage[place], curve.risk[place]])
+        low, high = axis.lines[-1].get_ydata()
+        assert low <= curve.risk[place] <= high
+    drawn(figure, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("key", ["accuracy", "mean_f1"])

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from leakdet_tf.analysis.classification import measure
+from leakdet_tf.analysis.classification import report as class_report
 from leakdet_tf.analysis.detection import wilson
-from leakdet_tf.analysis.matrix import Entry, conclusions, lines, markdown, mcnemar, report, told
+from leakdet_tf.analysis.matrix import Entry, mcnemar, report, told
+from leakdet_tf.analysis.matrix_text import conclusions, lines, markdown
 from leakdet_tf.analysis.scores import Answers
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError
@@ -79,7 +82,8 @@ def test_a_hand_worked_matrix() -> None:
     found = made([one], data="x")
     (model,) = found["models"]
     assert (found["format"], found["data"], model["label"], model["home"]) == (1, "x", "a", "home")
-    assert found["tests"]["away"] == {"pictures": 100, "groups": 100, "classes": ["ok", "leak"]}
+    away = {"pictures": 100, "rendered": 0, "groups": 100, "classes": ["ok", "leak"], "truth": {"ok": 50, "leak": 50}}
+    assert found["tests"]["away"] == away
     assert model["tests"]["home"]["accuracy"]["value"] == pytest.approx(0.8)
     assert model["tests"]["home"]["accuracy_wilson"]["low"] == pytest.approx(wilson(80, 100, 0.95)[0])
     assert model["tests"]["away"]["mean_f1"]["value"] == pytest.approx(0.5)
@@ -92,6 +96,51 @@ def test_a_hand_worked_matrix() -> None:
     assert "+30.0 [" in "\n".join(lines(found))
     assert "| a | 0.8000 [" in markdown(found)
     assert "]* |" in markdown(found)
+
+
+def test_a_cell_by_hand() -> None:
+    """Of 3 dry and 3 leaking pictures the first 4 are right: one dry and one leaking taken for the other."""
+    found = made([Entry("a", {"x": answers(shares(6, 4))})])
+    cell = found["models"][0]["tests"]["x"]
+    assert found["tests"]["x"]["truth"] == {"ok": 3, "leak": 3}
+    assert cell["confusion"] == [[2, 1], [1, 2]]
+    for key in ("precision", "recall", "f1"):
+        assert {name: part["value"] for name, part in cell[key].items()} == pytest.approx({"ok": 2 / 3, "leak": 2 / 3})
+        assert cell[f"mean_{key}"]["value"] == pytest.approx(2 / 3)
+        assert cell[key]["ok"]["low"] < 2 / 3 < cell[key]["ok"]["high"]
+    page = markdown(found)
+    assert "## Macro precision" in page
+    assert "## Macro recall" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| a | x | leak |")]
+    assert row.count(" | 0.6667 [") == 3
+    assert row.endswith(" | ok 1, leak 2 |")
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_cell_says_what_the_class_report_says(activation: str) -> None:
+    random = np.random.default_rng(4)
+    scores = random.dirichlet([1, 1], 40).astype(np.float32)
+    one = Answers(
+        tuple(map(str, range(40))), np.eye(2, dtype=np.uint8)[random.integers(0, 2, 40)], scores, NAMES, activation
+    )
+    found = made([Entry("a", {"x": one}, temperature=1.5, abstain=0.6)])
+    cell = found["models"][0]["tests"]["x"]
+    other = class_report(measure(one, SETTINGS, seed=(0, 0), temperature=1.5, abstain=0.6), SETTINGS, {})
+    assert cell["confusion"] == other["confusion"]
+    assert {key: cell[key] for key in other["metrics"]} == other["metrics"]
+    assert (cell["coverage"], cell["answered_accuracy"]) == (other["abstain"]["coverage"], other["abstain"]["accuracy"])
+    assert cell["accuracy_wilson"] == other["accuracy_wilson"]
+    if activation == "sigmoid":
+        (_, false), (missed, right) = other["confusion"]["leak"]
+        assert f"found {right}, missed {missed}, false {false} |" in markdown(found)
+
+
+def test_rendered_pictures_are_told() -> None:
+    sets = {name: answers(shares(9, 5), name) for name in ("plant", "drawn", "mixed")}
+    found = report([Entry("a", sets)], SETTINGS, seed=0, about={}, rendered={"drawn": 9, "mixed": 4})
+    assert {name: part["rendered"] for name, part in found["tests"].items()} == {"plant": 0, "drawn": 9, "mixed": 4}
+    for text in ("\n".join(lines(found)), markdown(found)):
+        assert all(head in text for head in ("plant (9)", "drawn (9, rendered)", "mixed (9, 4 rendered)"))
 
 
 def test_equal_sets_are_drawn_by_themselves() -> None:
@@ -138,6 +187,21 @@ def test_runs_of_one_name_are_summed_up_and_not_tested() -> None:
     text = "\n".join(lines(found))
     assert "0.8000 (0.7000 to 0.9000), 3 runs" in text
     assert "1 run" not in text  # a name with one run alone needs no summary
+
+
+def test_ten_groups_hold_no_difference_among_nine_runs_of_three_names() -> None:
+    """3 * 3 pairs of runs for each of 3 pairs of names. All ten groups for one model: 2 / 2**10, 27 times .0527."""
+    groups = [f"photograph{i // 4}" for i in range(40)]
+    entries = [
+        Entry(name, {"x": answers(np.full(40, name != "c"), groups=groups)}, run=f"seed {seed}")
+        for name in "abc"
+        for seed in (1, 2, 3)
+    ]
+    pairs = made(entries)["pairs"]
+    assert len(pairs) == 27
+    assert min(pair["p"] for pair in pairs) == pytest.approx(2 / 2**10)
+    assert min(pair["p_holm"] for pair in pairs) == pytest.approx(27 * 2 / 2**10)
+    assert not any(pair["holds"] for pair in pairs)
 
 
 def test_strangers_that_are_told_to_be_of_a_class() -> None:

@@ -13,6 +13,7 @@ import tomllib
 from click.testing import CliRunner
 
 from leakdet_tf.cli import COMMANDS, cli
+from leakdet_tf.config.data import Synth
 from leakdet_tf.config.load import known_keys, load
 from leakdet_tf.core.registry import REGISTRY, resolve
 
@@ -78,6 +79,14 @@ def test_every_experiment_loads_and_names_what_is_registered(path: Path) -> None
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in REGISTRY.items() for name in table])
 def test_every_registered_name_resolves(kind: str, name: str) -> None:
     assert callable(resolve(kind, name))
+
+
+@pytest.mark.parametrize("name", REGISTRY["generator"])
+def test_every_generator_is_named_where_they_are_listed(name: str) -> None:
+    told = CliRunner().invoke(cli, ["synth", "--help"], terminal_width=200).output
+    assert re.search(rf"GENERATOR .*\b{name}\b", told)
+    assert re.search(rf"GENERATOR is .*\b{name}\b", " ".join((commands()["synth GENERATOR"].help or "").split()))
+    assert f"`{name}`" in str(Synth.model_fields["generator"].description)
 
 
 def test_every_key_is_on_the_reference_page() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leakdet_tf.analysis.class_figures import risk_coverage
 from leakdet_tf.analysis.scores import load_scores
 from leakdet_tf.cli import main
 from leakdet_tf.config.load import load
@@ -57,24 +58,27 @@ resamples = 100
 max_risk = 0.2
 """
 COUNTS = {"train": 16, "val": 10, "test": 6}
+LOWEST = {"night": 20, "day": 170, "other": 170}
+DUSK = {"night": 105, "day": 85}
+"""The same of the last two validation pictures of each class: nearly alike, and the darker ones are called day."""
 
 
-def picture(tone: str, seed: int) -> Image.Image:
+def picture(low: int, seed: int) -> Image.Image:
     random = np.random.default_rng(seed)
-    low = 20 if tone == "night" else 170
     return Image.fromarray(random.integers(low, low + 60, (40, 48, 3)).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures in class folders, and the experiment file."""
+    """A folder with pictures in class folders, four of them at dusk, and the experiment file."""
     folder = tmp_path_factory.mktemp("tones")
     for split, count in COUNTS.items():
         for tone in ("night", "day", "other"):
             place = folder / "data" / split / tone
             place.mkdir(parents=True)
             for number in range(count):
-                picture(tone, len(split) * 1000 + (tone == "day") * 100 + number).save(place / f"{split}{number}.png")
+                low = DUSK[tone] if split == "val" and tone in DUSK and number >= count - 2 else LOWEST[tone]
+                picture(low, len(split) * 1000 + (tone == "day") * 100 + number).save(place / f"{split}{number}.png")
     (folder / "tones.toml").write_text(TEXT.format(root=folder / "data"))
     return folder
 
@@ -116,15 +120,38 @@ def test_the_report_agrees_with_the_scores_that_were_kept(tones: tuple[Path, lis
 
 
 def test_the_calibrated_contract_names_its_parent_and_reaches_the_bundle(tones: tuple[Path, list[str]]) -> None:
-    folder, _ = tones
+    """The pictures at dusk are answered wrongly and less surely: the temperature moves, and they are left unsure."""
+    folder, lines = tones
     contract = Contract.load(folder / "contract.json")
     kept = json.loads((folder / "calibration.json").read_text())
-    assert kept["contract"] == contract.id
-    assert (kept["temperature"]["used"], kept["parent"]) == (contract.temperature, contract.parent or contract.id)
-    if contract.parent:
-        parent = Contract.load(folder / f"contract-{contract.parent}.json")
-        assert (parent.id, parent.temperature, parent.abstain) == (contract.parent, 1.0, 0.0)
+    assert contract.temperature != 1.0
+    assert 0.5 < contract.abstain < 1.0
+    assert contract.parent is not None
+    assert (kept["contract"], kept["parent"]) == (contract.id, contract.parent)
+    assert kept["temperature"]["used"] == contract.temperature
+    assert kept["abstain"]["threshold"] == contract.abstain
+    assert kept["abstain"]["answered"] < 20
+    parent = Contract.load(folder / f"contract-{contract.parent}.json")
+    assert (parent.id, parent.temperature, parent.abstain, parent.parent) == (contract.parent, 1.0, 0.0, None)
+    assert f"answers below {contract.abstain:.3f} are unsure" in "\n".join(lines)
+    bundle = json.loads((folder / "export" / "tflite_float32" / "contract.json").read_text())
+    assert (bundle["temperature"], bundle["abstain"]) == (contract.temperature, contract.abstain)
     assert Contract.load(folder / "export" / "tflite_float32" / "contract.json") == contract
+
+
+def test_the_report_marks_the_threshold_of_the_contract(
+    tones: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = tones[0], []
+
+    def spy(curves: object, title: str, abstain: dict[str, object]) -> object:
+        seen.append(abstain["threshold"])
+        return risk_coverage(curves, title, abstain)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("leakdet_tf.jobs.classify.risk_coverage", spy)
+    evaluate(str(folder), data=None, split="val", experiment=None, overrides=[], out=str(tmp_path), log=print)
+    assert seen == [Contract.load(folder / "contract.json").abstain]
+    assert (tmp_path / "risk.png").is_file()
 
 
 def test_a_bundle_answers_and_is_measured_as_the_model(home: Path, tones: tuple[Path, list[str]]) -> None:
@@ -186,7 +213,7 @@ def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, li
     for tone in ("night", "day"):
         (elsewhere / tone).mkdir(parents=True)
         for number in range(3):
-            picture(tone, 900 + number).save(elsewhere / tone / f"{number}.png")
+            picture(LOWEST[tone], 900 + number).save(elsewhere / tone / f"{number}.png")
     lines: list[str] = []
     found, files = matrix(
         [str(folder)],
@@ -207,9 +234,56 @@ def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, li
         matrix([str(folder)], tests=[], strangers=[f"none={home / 'nowhere'}"], out=str(home / "m"), log=print)
 
 
+def test_rendered_pictures_are_told(home: Path, tones: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """The test part again, with a manifest beside it that says that somebody rendered it."""
+    drawn = tmp_path / "drawn"
+    shutil.copytree(home / "data" / "test", drawn / "test")
+    files = [str(path.relative_to(drawn)) for tone in ("night", "day") for path in (drawn / "test" / tone).iterdir()]
+    (drawn / "manifest.json").write_text(json.dumps({"generator": "x", "pictures": [{"file": file} for file in files]}))
+    said: dict[str, list[str]] = {"real": [], "drawn": [], "matrix": []}
+    for name, data in (("real", None), ("drawn", str(drawn))):
+        done = evaluate(
+            str(tones[0]),
+            data=data,
+            split="test",
+            experiment=None,
+            overrides=[],
+            out=str(tmp_path / name),
+            log=said[name].append,
+        )
+        written = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert done.report["rendered"] == written["rendered"] == (12 if data else 0)
+    assert "12 of 12 pictures are rendered" in "\n".join(said["drawn"])
+    assert "rendered" not in "\n".join(said["real"])
+    found, _ = matrix(
+        [str(tones[0])], tests=[f"drawn={drawn}"], strangers=[], out=str(tmp_path / "m"), log=said["matrix"].append
+    )
+    assert [part["rendered"] for part in found["tests"].values()] == [0, 12]  # type: ignore[attr-defined]
+    assert "drawn (12, rendered)" in "\n".join(said["matrix"])
+    assert "drawn (12, rendered)" in (tmp_path / "m" / "matrix.md").read_text()
+
+
 def test_matrix_options_alone_are_refused(tones: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tones[0]), "--strangers", "a=b"]) == 2
     assert "belong to --matrix" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--data", "photos"),
+        ("--split", "test"),
+        ("--source", "photos"),
+        ("--experiment", "tones.toml"),
+        ("--set", "evaluate.resamples=200"),
+    ],
+)
+def test_options_of_one_model_are_refused_with_matrix(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "runs/none", "--matrix", option, value, "--out", str(tmp_path / "out")]) == 2
+    assert f"{option}: not with --matrix; name further test sets by --test NAME=PLACE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

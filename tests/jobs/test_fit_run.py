@@ -94,6 +94,7 @@ def test_keras_and_bundle_get_the_same_report_but_for_their_kind(run: Path, bund
         ).report
         for name, model in (("keras", run), ("tflite", bundle))
     ]
+    assert reports[0]["rendered"] == reports[0]["pictures"] == 6
     kinds = [report.pop("kind") for report in reports]
     assert kinds == ["keras", "tflite_float32"]
     assert reports[0] == reports[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import MissingExtraError, ModelError
+from leakdet_tf.jobs.start import new_model
 from leakdet_tf.models import unet, weight_files
 from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
 from leakdet_tf.models.initialize import named_weights
 from leakdet_tf.models.mobilenet import application
 from leakdet_tf.models.pretrained import encoder_source, load_encoder
 from leakdet_tf.models.weight_files import WeightFile, fetch, find_weights
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def values(model: keras.Model) -> dict[str, np.ndarray]:
@@ -202,7 +207,9 @@ def test_another_scale_of_pixels_or_other_strides_are_refused(torch_file: Path, 
         narrow("resnet50_v1", str(torch_file), encoder_options={"stride_in": "1x1"})
     (tmp_path / "a.weights.h5").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"strides in the 1x1 convolutions"):
-        narrow("resnet50_v1", str(tmp_path / "a.weights.h5"))
+        narrow("resnet50_v1", str(tmp_path / "a.weights.h5"), encoder_options={"stride_in": "3x3"})
+    with pytest.raises(ModelError, match=r"strides in the 1x1 convolutions; leave stride_in out"):
+        narrow("resnet50_v1", "imagenet", encoder_options={"stride_in": "3x3"})
 
 
 def test_a_model_without_that_encoder_is_refused(torch_file: Path) -> None:
@@ -221,7 +228,6 @@ def test_a_model_without_that_encoder_is_refused(torch_file: Path) -> None:
         ("mobilenet", "a.safetensors", "ends in .h5 or .keras"),
         ("resnet18", "imagenet", "no pretrained weights are known for it; .*resnet18_v1"),
         ("resnet34_v1", "imagenet", "fetch model.safetensors of https://huggingface.co/timm/resnet34.tv_in1k"),
-        ("resnet50_v1", "imagenet", r"strides in the 1x1.*stride_in = '1x1'"),
         ("mobilenet", "imagenet", "no 'imagenet' weights for alpha 0.3; choose from: 0.25, 0.5, 0.75, 1.0"),
     ],
 )
@@ -315,13 +321,26 @@ def test_addresses_are_those_of_keras(alpha: float, tmp_path: Path, monkeypatch:
     module = __import__("sys").modules[keras.utils.get_file.__module__]
     monkeypatch.setattr(module, "get_file", door)
     if alpha == 1.0:
-        cases.append(("resnet50_v1", keras.applications.ResNet50, {"stride_in": "1x1"}))
+        cases.append(("resnet50_v1", keras.applications.ResNet50, {}))
     for encoder, kind, options in cases:
         find_weights(encoder, "imagenet", options)
         arguments = {key: value for key, value in options.items() if key == "alpha"}
         with pytest.raises(Stop):
             kind(input_shape=(224, 224, 3), include_top=False, weights="imagenet", **arguments)
         assert asked[-1] == asked[-2]
+
+
+def test_the_page_names_the_downloads_that_there_are() -> None:
+    page = (EXPERIMENTS.parent / "docs" / "classify-leaks.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith('| `"imagenet"`')]
+    files = weight_files._DOWNLOADS
+    assert set(re.findall(r"`([a-z0-9_]+)`", row)) - {"alpha"} == set(files)
+    for encoder, alphas in files.items():
+        named = re.search(rf"`{encoder}`[^;|]*with [^;|]*?([\d., ]+)", row)
+        assert named is None if list(alphas) == [1.0] else named and named[1].strip() == ", ".join(map(str, alphas))
+    unchecked = {encoder for encoder, alphas in files.items() if not all(md5 for _, md5 in alphas.values())}
+    assert unchecked == {"mobilenet", "mobilenet_v2"}
+    assert "It publishes none of `mobilenet` and `mobilenet_v2`: those are not checked" in page
 
 
 def test_no_network_ends_in_one_line() -> None:
@@ -339,10 +358,35 @@ def test_what_was_fetched_is_checked_against_its_hash(tmp_path: Path, monkeypatc
     assert fetch(address, hashlib.md5(b"weights").hexdigest()).read_bytes() == b"weights"
 
 
-def test_preprocessing_follows_from_the_file() -> None:
-    wanted = {
-        WeightFile("resnet50_v1", Path("a.safetensors"), ""): "torchvision",
-        WeightFile("resnet50_v1", Path("a.h5"), ""): "caffe",
-        WeightFile("mobilenet_v2", Path("a.h5"), ""): None,
-    }
-    assert {file: file.preprocessing for file in wanted} == wanted
+@pytest.mark.parametrize(
+    ("encoder", "path", "options"),
+    [
+        ("resnet50_v1", "a.safetensors", {"preprocessing": "torchvision", "stride_in": "3x3"}),
+        ("resnet50_v1", "a.h5", {"preprocessing": "caffe", "stride_in": "1x1"}),
+        ("resnet18_v1", "a.safetensors", {"preprocessing": "torchvision"}),
+        ("mobilenet_v2", "a.h5", {}),
+    ],
+)
+def test_the_encoders_options_follow_from_the_file(encoder: str, path: str, options: dict[str, str]) -> None:
+    assert WeightFile(encoder, Path(path), "").options == options
+
+
+def test_experiments_find_the_weights_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every experiment that names weights builds its model with them; a download is Keras's network in its layout."""
+    files = [p for p in sorted(EXPERIMENTS.rglob("*.toml")) if "[[prompt]]" not in p.read_text(encoding="utf-8")]
+    experiments = [load(path) for path in files]
+    naming = [one for one in experiments if one.model.arguments.get("encoder_weights", "none") != "none"]
+    assert {one.name for one in naming} >= {"leak_hybrid_paper", "leak_real_paper", "leak_synthetic_paper"}
+    networks = {"resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5": keras.applications.ResNet50}
+
+    def stub(address: str, md5: str) -> Path:
+        path = tmp_path / address.rsplit("/", 1)[1]
+        if not path.exists():
+            legacy_file(networks[path.name](weights=None, include_top=False), path)
+        return path
+
+    monkeypatch.setattr(weight_files, "fetch", stub)
+    for experiment in {f"{one.model} {one.data.inputs} {one.task}": one for one in naming}.values():  # each model once
+        source = encoder_source(new_model(experiment)[0])
+        assert source is not None
+        assert source.loaded == source.total
