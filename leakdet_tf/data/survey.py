@@ -66,7 +66,7 @@ def survey(data: Data) -> tuple[Parts, list[Finding]]:
     for name, items in parts.items():
         if not items and not told & {name, ""}:
             findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
-        if name != "train" and (fault := mixed(items)):
+        if name != "train" and (fault := mixed(items, parts["train"])):
             findings.append(Finding("rendered", "", name, data.where, fault, "fatal"))
     return parts, findings
 
