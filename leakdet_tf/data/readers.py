@@ -89,8 +89,8 @@ def mixed(items: Sequence[Item], training: Sequence[Item]) -> str:
         )
     if real := sum(item.origin.kind == "real" for item in training):
         return (
-            f"all {len(items)} pictures are rendered, such as {first}, though {real} of {len(training)} in training are "
-            "real: nothing would be said of real ones"
+            f"all {len(items)} pictures are rendered, such as {first}, though {real} of {len(training)} in training "
+            "are real: nothing would be said of real ones"
         )
     return ""
 
