@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.data.items import FOLDERS, Item, pair_up
 from leakdet_tf.data.readers import divided, mixed, pooled, taken
+from leakdet_tf.synth.photos import shared
 
 KINDS = (
     "folder",
@@ -26,6 +27,7 @@ KINDS = (
     "class-never-seen",
     "imbalance",
     "rendered",
+    "background",
     "conflict",
     "duplicate",
 )
@@ -68,7 +70,13 @@ def survey(data: Data) -> tuple[Parts, list[Finding]]:
             findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
         if name != "train" and (fault := mixed(items, parts["train"])):
             findings.append(Finding("rendered", "", name, data.where, fault, "fatal"))
-    return parts, findings
+    return parts, findings + backgrounds(parts, data)
+
+
+def backgrounds(parts: Mapping[str, Sequence[Item]], data: Data) -> list[Finding]:
+    """A warning where rendered pictures of several splits are drawn on the same photographs."""
+    told = shared((split, item.origin.parameters) for split, items in parts.items() for item in items)
+    return [Finding("background", "", "", data.where, told, "warning")] if told else []
 
 
 def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Finding]) -> Parts:

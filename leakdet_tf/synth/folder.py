@@ -16,10 +16,20 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import host, own_mark, sync_folder, write_json
 from leakdet_tf.synth.coco import coco_text
 from leakdet_tf.synth.crew import work
+from leakdet_tf.synth.photos import shared
 from leakdet_tf.synth.picture import Saved
 from leakdet_tf.synth.request import SPLITS, Request, picture_seed
 
-__all__ = ["BOXES", "LABELS", "MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
+__all__ = [
+    "BOXES",
+    "LABELS",
+    "MANIFEST",
+    "check_folder",
+    "picture_seed",
+    "read_manifest",
+    "render_folder",
+    "shared_photographs",
+]
 
 MANIFEST = "manifest.json"
 LABELS = "labels.csv"
@@ -146,6 +156,12 @@ def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: expected a JSON object", remedy=remedy)
     return manifest
+
+
+def shared_photographs(root: Path) -> str:
+    """What :func:`~leakdet_tf.synth.photos.shared` tells of a rendered folder."""
+    pictures = read_manifest(root / MANIFEST)["pictures"]
+    return shared((entry["file"].partition("/")[0], entry["parameters"]) for entry in pictures)
 
 
 def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,32 @@ def test_the_cache_holds_a_row_a_picture_and_the_cheap_check_reads_it(folders: P
     (copy,) = cheap(parts, caches, settings(folders), CLASSES)
     assert (copy.kind, copy.split, Path(copy.file).name) == ("duplicate", "train", "0.png")
     assert "same label" in copy.detail
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_photographs_behind_pictures_of_several_splits_are_a_warning(folders: Path, apart: bool) -> None:
+    entries = []
+    for number, path in enumerate(sorted(folders.rglob("*.png"))):
+        file = path.relative_to(folders).as_posix()
+        photo = f"{file.partition('/')[0]}.jpg" if apart or number % 2 else "wall.jpg"
+        about = {"background_file": photo, "backgrounds_sha256": "ab"}
+        entries.append({"file": file, "seed": number, "parameters": about})
+    (folders / "manifest.json").write_text(json.dumps({"generator": "leak", "pictures": entries}))
+    data = settings(folders)
+    parts, caches = cached(data, contract())
+    told_of = [one for one in checked(data).findings if one.kind == "background"]
+    assert told_of == cheap(parts, caches, data, CLASSES)
+    assert [(one.level, one.detail) for one in told_of] == (
+        []
+        if apart
+        else [
+            (
+                "warning",
+                "1 of 4 background photographs, such as wall.jpg, are behind 6 pictures of train, 3 pictures of val, "
+                "3 pictures of test",
+            )
+        ]
+    )
 
 
 def test_softmax_learns_from_one_label_a_picture_and_sigmoid_from_any(tmp_path: Path, draw: Draw) -> None:
