@@ -27,7 +27,7 @@ from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
 from leakdet_tf.data.similar import Thumbnails, thumbnail
-from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, backgrounds, said
+from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, doubts, said
 
 IMBALANCE = 10
 """How many times more pictures of one class than of another are told."""
@@ -356,8 +356,8 @@ def unseen(
 def cheap(
     parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str]
 ) -> list[Finding]:
-    """What can be told from splits that are in memory anyway: duplicates and photographs behind pictures of several
-    splits; at their size, unseen classes and no truth.
+    """What can be told from splits that are in memory anyway: duplicates and :func:`~leakdet_tf.data.survey.doubts`;
+    at their size, unseen classes and no truth.
 
     Only pictures that are equal at the model's size are decoded once more, to see whether they are equal at their own.
     """
@@ -371,7 +371,7 @@ def cheap(
             for name, digest in digests_of.items():
                 if often[name, digest] > 1:
                     digests_of[name] = _digest(decode(item.images[name]))
-    found, labelling = duplicates(entries) + backgrounds(parts, data), labelling_of(data, classes)
+    found, labelling = duplicates(entries) + doubts(parts, data), labelling_of(data, classes)
     for split, cache in caches.items():
         task = detect if data.sources[0].of_boxes else classify if data.sources[0].labels else segment
         pixels = amounts_of(task, cache.targets)

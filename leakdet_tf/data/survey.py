@@ -28,6 +28,7 @@ KINDS = (
     "imbalance",
     "rendered",
     "background",
+    "fewer",
     "conflict",
     "duplicate",
 )
@@ -70,13 +71,20 @@ def survey(data: Data) -> tuple[Parts, list[Finding]]:
             findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
         if name != "train" and (fault := mixed(items, parts["train"])):
             findings.append(Finding("rendered", "", name, data.where, fault, "fatal"))
-    return parts, findings + backgrounds(parts, data)
+    return parts, findings + doubts(parts, data)
 
 
-def backgrounds(parts: Mapping[str, Sequence[Item]], data: Data) -> list[Finding]:
-    """A warning where rendered pictures of several splits are drawn on the same photographs."""
+def doubts(parts: Mapping[str, Sequence[Item]], data: Data) -> list[Finding]:
+    """Warnings of what needs no pictures decoded: rendered pictures of several splits that are drawn on the same
+    photographs, and a source that has fewer training pictures than are to be taken."""
     told = shared((split, item.origin.parameters) for split, items in parts.items() for item in items)
-    return [Finding("background", "", "", data.where, told, "warning")] if told else []
+    found = [Finding("background", "", "", data.where, told, "warning")] if told else []
+    for source in data.sources:
+        count = sum(item.source == source.name for item in parts["train"])
+        if count < source.take and "train" in source.parts:
+            detail = f"has {count} training pictures, though {source.take} are to be taken (data.source.take)"
+            found.append(Finding("fewer", source.name, "train", source.root, detail, "warning"))
+    return found
 
 
 def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Finding]) -> Parts:

@@ -189,6 +189,16 @@ def test_photographs_behind_pictures_of_several_splits_are_a_warning(folders: Pa
     )
 
 
+def test_a_source_with_fewer_pictures_than_are_to_be_taken_is_told(folders: Path) -> None:
+    for take, told_of in ((13, ["has 12 training pictures, though 13 are to be taken (data.source.take)"]), (12, [])):
+        source = {"name": "real", "root": str(folders), "labels": "folders", "take": take}
+        data = Data.model_validate({"source": [source], "inputs": INPUTS})
+        parts, caches = cached(data, contract())
+        found = cheap(parts, caches, data, CLASSES)
+        assert [one.detail for one in found if (one.kind, one.level) == ("fewer", "warning")] == told_of
+        assert [one for one in checked(data).findings if one.kind == "fewer"] == found
+
+
 def test_softmax_learns_from_one_label_a_picture_and_sigmoid_from_any(tmp_path: Path, draw: Draw) -> None:
     for name, label in (("a", "leak"), ("b", "leak;crack"), ("c", "")):
         draw(tmp_path / "images" / f"{name}.png", ord(name))
