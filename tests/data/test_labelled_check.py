@@ -68,6 +68,7 @@ def test_everything_that_is_wrong_is_told_at_once(folders: Path, tmp_path: Path,
     data = settings(folders)
     found = checked(data)
     assert told(found.at("error")) == [
+        ("conflict", "error", "test", "0.png"),  # one of the two is wrong, and nobody knows which
         ("conflict", "error", "train", "other.png"),
         ("conflict", "error", "train", "twin.png"),
         ("duplicate", "error", "train", "seen.png"),
@@ -78,9 +79,11 @@ def test_everything_that_is_wrong_is_told_at_once(folders: Path, tmp_path: Path,
     said = {one.file: one.detail for one in found.at("error")}
     assert said[str(twin)] == f"is labelled sound, its copy {other} leak"
     assert said[str(other)] == f"is labelled leak, its copy {twin} sound"
-    assert "different labels" in said[str(folders / "train" / "leak" / "seen.png")]
+    seen, tested = folders / "train" / "leak" / "seen.png", folders / "test" / "crack" / "0.png"
+    assert "different labels" in said[str(seen)]
+    assert said[str(tested)] == f"is labelled crack, its copy {seen} leak"
     left = found.usable()
-    assert len(left["train"]) == 10
+    assert (len(left["train"]), len(left["test"])) == (10, 5)
     agreed = contract()
     for items in left.values():
         assert isinstance(list(fill(items, agreed, truth_tables(data, CLASSES)))[-1], Cache)
