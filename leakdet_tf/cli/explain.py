@@ -11,7 +11,7 @@ import click
 @click.option("--split", metavar="NAME", help="Instead of pictures the experiment's own: train, val or test; scored.")
 @click.option("--masks", is_flag=True, help="Score pictures too, by the masks beside them or in their manifest.")
 @click.option("--layer", metavar="NAME", help="Layer to weight; by default the last of the coarsest resolution.")
-@click.option("--target", metavar="CLASS", help="Class to explain; by default the one that was decided.")
+@click.option("--target", metavar="CLASS", help="Class to explain, or truth; by default the decided one.")
 @click.option("--out", default="explained", show_default=True, metavar="DIR", help="Folder for the answers.")
 def command(
     model: str,
@@ -26,6 +26,8 @@ def command(
 
     Grad-CAM heat over each PICTURE (a file, a folder, or a pattern in quotes): overlays, contact sheets, a CSV line
     each. With masks, how often the maximum lies on the thing, beside what a random point and the picture's middle get.
+    Scored are pictures that show the explained class: by default only those that were decided rightly. --target truth
+    explains the true class, whatever was decided. The report tells how many were left out, and why.
     """
     from leakdet_tf.jobs.explain import explain
 

@@ -47,7 +47,7 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     (oil and water on floors, walls and pipes), crack (concrete, asphalt and paint from near, cracked or not) or hotspot
     (solar modules in the infrared, with hot cells and strings or without; --option look=grey or rainbow for another
     palette). All but gas also label every picture and give boxes (labels.csv, coco.json); leak and crack take --option
-    backgrounds=DIR to draw on photographs.
+    backgrounds=DIR to draw on photographs, which are divided among train, val and test.
 
     DIR gets train, val and test folders and manifest.json with every picture's seed and parameters. A folder that
     exists is checked, never changed.
@@ -55,6 +55,7 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     generator = str(click.get_current_context().info_name)
     from leakdet_tf.jobs.data import render
     from leakdet_tf.synth import frozen
+    from leakdet_tf.synth.folder import shared_photographs
     from leakdet_tf.synth.request import SPLITS, Request
 
     if like:
@@ -66,6 +67,8 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     folder = Path(root)
     made = render(folder, request, workers=workers, foreign=False)
     click.echo(f"{root}: {sum(request.counts.values())} pictures {'rendered' if made else 'were there already'}")
+    if told := shared_photographs(folder):
+        click.echo(f"warning: {told}; give at least as many photographs as splits")
     if like:
         click.echo(frozen.compare(folder, Path(like)).as_text())
     if freeze:

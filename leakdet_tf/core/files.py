@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def host() -> str:
+    """This machine's name in letters that a file's name may hold; machines that share a disk have different ones."""
+    return re.sub(r"[^A-Za-z0-9._]", "_", platform.node())[-64:]
+
+
+def own_mark() -> str:
+    """``HOST-PID``: ends the name of what only this process may touch, on a disk that other machines share too."""
+    return f"{host()}-{os.getpid()}"
 
 
 @contextmanager

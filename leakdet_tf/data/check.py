@@ -27,7 +27,7 @@ from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
 from leakdet_tf.data.similar import Thumbnails, thumbnail
-from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, said
+from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, doubts, said
 
 IMBALANCE = 10
 """How many times more pictures of one class than of another are told."""
@@ -270,8 +270,8 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
     """Equal pictures, from each split's samples with the digests of their inputs and of their truth.
 
     Across splits each copy is an error but those in the latest of its splits, so that test stays as it is and val too,
-    unless a picture stands in both. Within a split there is one warning, with the count; but copies that are labelled
-    otherwise are errors, all of them, for one of them is wrong.
+    unless a picture stands in both. Within a split there is one warning, with the count. But copies that are labelled
+    otherwise, in one split or in several, are errors, all of them, for one of them is wrong and nobody knows which.
     """
     groups: dict[tuple[str, str], list[tuple[str, Item, str]]] = {}
     for split in SPLITS:
@@ -290,17 +290,16 @@ def duplicates(parts: Mapping[str, Sequence[tuple[Item, Mapping[str, str], str]]
                 detail = f"has the pixels of {kept.images[name]} ({split} and {last}; {masks})"
                 file = str(item.images[name])
                 found.setdefault(file, Finding("duplicate", item.source, split, file, detail))
+        if len({truth for _, item, truth in group if item.mask is None}) > 1:
+            for split, item, own in group:
+                other = next(one for _, one, truth in group if truth != own)
+                file, words = str(item.images[name]), ";".join(other.words) or "none"
+                detail = f"is labelled {';'.join(item.words) or 'none'}, its copy {other.images[name]} {words}"
+                if item.boxes:
+                    detail = f"has other boxes than its copy {other.images[name]}"
+                found.setdefault(file, Finding("conflict", item.source, split, file, detail))
         for split in dict.fromkeys(entry[0] for entry in group):
             same = [item for place, item, _ in group if place == split]
-            told = {truth for place, item, truth in group if place == split and item.mask is None}
-            if len(told) > 1:
-                for item, own in ((item, own) for place, item, own in group if place == split):
-                    other = next(one for place, one, truth in group if place == split and truth != own)
-                    file, words = str(item.images[name]), ";".join(other.words) or "none"
-                    detail = f"is labelled {';'.join(item.words) or 'none'}, its copy {other.images[name]} {words}"
-                    if item.boxes:
-                        detail = f"has other boxes than its copy {other.images[name]}"
-                    found.setdefault(file, Finding("conflict", item.source, split, file, detail))
             if name == next(iter(same[0].images)):
                 within.setdefault(split, []).extend((same[0], other) for other in same[1:])
     warnings = []
@@ -362,7 +361,8 @@ def unseen(
 def cheap(
     parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str]
 ) -> list[Finding]:
-    """What can be told from splits that are in memory anyway: duplicates; at their size, unseen classes and no truth.
+    """What can be told from splits that are in memory anyway: duplicates and :func:`~leakdet_tf.data.survey.doubts`;
+    at their size, unseen classes and no truth.
 
     Only pictures that are equal at the model's size are decoded once more, to see whether they are equal at their own.
     """
@@ -376,7 +376,7 @@ def cheap(
             for name, digest in digests_of.items():
                 if often[name, digest] > 1:
                     digests_of[name] = _digest(decode(item.images[name]))
-    found, labelling = duplicates(entries), labelling_of(data, classes)
+    found, labelling = duplicates(entries) + doubts(parts, data), labelling_of(data, classes)
     for split, cache in caches.items():
         task = detect if data.sources[0].of_boxes else classify if data.sources[0].labels else segment
         pixels = amounts_of(task, cache.targets)

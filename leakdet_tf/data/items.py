@@ -261,8 +261,12 @@ def text_of(name: str, path: Path) -> str:
 
 
 def _rendered(folder: Path) -> dict[Path, Origin]:
-    # Origins by file, from the manifest that a generator left beside the split folders.
-    path = folder.parent / "manifest.json"
+    # Origins by file, from the manifest that a generator left beside the split folders, or in a folder without any.
+    return _origins(folder.parent) | _origins(folder)
+
+
+def _origins(home: Path) -> dict[Path, Origin]:
+    path = home / "manifest.json"
     if not path.is_file():
         return {}
     try:
@@ -271,7 +275,7 @@ def _rendered(folder: Path) -> dict[Path, Origin]:
             return {}  # somebody else's file of that name
         generator = str(manifest["generator"])
         return {
-            folder.parent / entry["file"]: Origin(
+            home / entry["file"]: Origin(
                 entry["file"], "rendered", generator, _seed(entry), dict(entry.get("parameters", {}))
             )
             for entry in manifest["pictures"]

@@ -50,7 +50,7 @@ def find_splits(data: Data) -> dict[str, list[Item]]:
 
     Raises:
         DataError: a root has neither layout, a split is empty, pictures and masks do not pair up, or rendered pictures
-            stand beside real ones where training is measured.
+            stand beside real ones where training is measured, or in their place though it saw real ones.
     """
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for source in data.sources:
@@ -59,8 +59,11 @@ def find_splits(data: Data) -> dict[str, list[Item]]:
             if name in source.parts:
                 parts[name] += [replace(item, id=prefix + item.id) for item in taken(items, name, source)]
     for name in ("val", "test"):
-        if fault := mixed(parts[name]):
-            raise DataError(f"{data.where}: {name}: {fault}", remedy='give the rendered source parts = ["train"]')
+        if fault := mixed(parts[name], parts["train"]):
+            raise DataError(
+                f"{data.where}: {name}: {fault}",
+                remedy='give the rendered source parts = ["train"], and real pictures to val and test',
+            )
     return parts
 
 
@@ -72,13 +75,25 @@ def taken(items: Sequence[Item], split: str, source: Source) -> list[Item]:
     return [item for item in items if (sha256_bytes(item.id.encode()), item.id) in lowest]
 
 
-def mixed(items: Sequence[Item]) -> str:
-    """What is wrong with a split that is measured on when it mixes real and rendered pictures; else nothing."""
+def mixed(items: Sequence[Item], training: Sequence[Item]) -> str:
+    """What is wrong with the origins of a split that is measured on; empty where nothing is.
+
+    It may not mix real and rendered pictures, nor hold rendered ones alone when some of those in training are real.
+    """
     rendered = [item for item in items if item.origin.kind == "rendered"]
-    if not rendered or len(rendered) == len(items):
+    if not rendered:
         return ""
     first = next(iter(rendered[0].images.values()))
-    return f"{len(rendered)} of {len(items)} pictures are rendered, such as {first}, and would be taken for real ones"
+    if len(rendered) < len(items):
+        return (
+            f"{len(rendered)} of {len(items)} pictures are rendered, such as {first}, and would be taken for real ones"
+        )
+    if real := sum(item.origin.kind == "real" for item in training):
+        return (
+            f"all {len(items)} pictures are rendered, such as {first}, though {real} of {len(training)} in training "
+            "are real: nothing would be said of real ones"
+        )
+    return ""
 
 
 def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[Item]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.data.items import FOLDERS, Item, pair_up
 from leakdet_tf.data.readers import divided, mixed, pooled, taken, turned_parts
+from leakdet_tf.synth.photos import shared
 
 KINDS = (
     "folder",
@@ -26,6 +27,8 @@ KINDS = (
     "class-never-seen",
     "imbalance",
     "rendered",
+    "background",
+    "fewer",
     "conflict",
     "duplicate",
 )
@@ -66,9 +69,22 @@ def survey(data: Data) -> tuple[Parts, list[Finding]]:
     for name, items in parts.items():
         if not items and not told & {name, ""}:
             findings.append(Finding("empty", "", name, data.where, f"the {name} split holds no pictures", "fatal"))
-        if name != "train" and (fault := mixed(items)):
+        if name != "train" and (fault := mixed(items, parts["train"])):
             findings.append(Finding("rendered", "", name, data.where, fault, "fatal"))
-    return parts, findings
+    return parts, findings + doubts(parts, data)
+
+
+def doubts(parts: Mapping[str, Sequence[Item]], data: Data) -> list[Finding]:
+    """Warnings of what needs no pictures decoded: rendered pictures of several splits that are drawn on the same
+    photographs, and a source that has fewer training pictures than are to be taken."""
+    told = shared((split, item.origin.parameters) for split, items in parts.items() for item in items)
+    found = [Finding("background", "", "", data.where, told, "warning")] if told else []
+    for source in data.sources:
+        count = sum(item.source == source.name for item in parts["train"])
+        if count < source.take and "train" in source.parts:
+            detail = f"has {count} training pictures, though {source.take} are to be taken (data.source.take)"
+            found.append(Finding("fewer", source.name, "train", source.root, detail, "warning"))
+    return found
 
 
 def _splits_of(source: Source, inputs: Mapping[str, Input], findings: list[Finding]) -> Parts:

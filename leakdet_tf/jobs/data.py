@@ -59,9 +59,14 @@ def render(root: Path, request: Request, *, workers: int | None = None, foreign:
 
     ``foreign``: a folder without a manifest is the user's own and taken as it is; otherwise it is an error, unless it
     is empty.
+
+    Raises:
+        DataError: no picture is asked for.
     """
     from leakdet_tf.synth.folder import MANIFEST, check_folder, render_folder
 
+    if not sum(request.counts.values()):
+        raise DataError(f"{root}: no picture is asked for", remedy="give train, val or test a count of 1 or more")
     if root.exists() and (foreign or (root / MANIFEST).exists()):
         check_folder(root, request)
         return False

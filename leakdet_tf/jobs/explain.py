@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError, ModelError, did_you_mean
 from leakdet_tf.core.files import whole_file, write_json
-from leakdet_tf.core.images import SUFFIXES, Pixels, decode_mask
+from leakdet_tf.core.images import Labels, Pixels, decode_mask
 from leakdet_tf.core.records import IGNORE, Origin
 from leakdet_tf.core.tasks.segment import viewable
 from leakdet_tf.data.items import Item
@@ -32,9 +31,9 @@ from leakdet_tf.data.readers import read, truth_tables
 from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.masks import MaskFinder, thing
 from leakdet_tf.jobs.predict import find_pictures, out_names
 from leakdet_tf.jobs.runs import EXPERIMENT, Log, open_model
-from leakdet_tf.synth.folder import MANIFEST
 from leakdet_tf.training.progress import track
 
 SHEET = 24
@@ -43,8 +42,10 @@ THUMBNAIL = 288
 """Longest side of a picture on it, in pixels."""
 FIELDS = ("picture", "class", "score", "decided", "truth", "hit", "chance", "heat_inside", "mask_share", "overlay")
 """The columns of ``explain.csv``."""
-NO_MASK, NOT_THERE, NOTHING = "there is no mask", "the class is not on the picture", "nothing was decided"
-_FOLDERS_UP = 5  # in which a picture's manifest may lie
+TRUTH = "truth"
+"""The target that is the true class, unless a class has that name."""
+NO_MASK, NOTHING, UNKNOWN = "there is no mask", "nothing was decided", "no class is truly there"
+NOT_THERE, EMPTY = "the class is not on the picture", "the mask shows nothing of the class"
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,20 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A picture, its truth as its task has it, and for a classifier bool (H, W), where the thing is; None: unknown."""
+    """A picture, its truth as its task has it, and for a classifier its mask, uint8 (H, W); None where unknown.
+
+    ``names`` are those of the mask's ids, where a manifest says any.
+    """
 
     images: dict[str, Pixels]
     truth: npt.NDArray[Any] | None = None
-    mask: Flags | None = None
+    mask: Labels | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The class that is explained (None when nothing was decided), its score, what was decided, and what is true."""
+    """The class that is explained (None when there is none), its score, what was decided, and what is true."""
 
     index: int | None
     score: float | None
@@ -96,7 +101,8 @@ def explain(
         masks: score ``sources`` too, by the masks that :class:`MaskFinder` finds.
         layer: whose activations are weighted; by default the last of the coarsest resolution.
         target: name of the class to explain; by default a classifier's of the highest score, a segmenter's painted
-            one with most pixels.
+            one with most pixels. ``truth`` is the true one, whatever was decided: of several a classifier's of the
+            highest score, a segmenter's with most pixels.
         out: folder for the answers.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
@@ -121,15 +127,19 @@ def explain(
     if predictor.contract.task == "detect":
         raise ModelError(f"{run}: is a detector's", remedy="explain takes classifiers and segmenters")
     names = predictor.contract.class_names
-    if target is not None and target not in names:
-        raise ConfigError(f"--target {target}: no such class", remedy=did_you_mean(target, names))
+    truly = target == TRUTH and target not in names
+    if target is not None and not truly and target not in names:
+        raise ConfigError(f"--target {target}: no such class", remedy=did_you_mean(target, [*names, TRUTH]))
+    if truly and not split and (predictor.contract.task == "classify" or not masks):
+        remedy = "use --split" if predictor.contract.task == "classify" else "use --split, or --masks"
+        raise ConfigError(f"--target {TRUTH}: what is true of the pictures is not known", remedy=remedy)
     if split:
         items = parts_of_run(settings, run, log=log)[split]
     else:
         items = _items(pictures, settings, predictor.contract, masks=masks)
-    index = None if target is None else names.index(target)
+    index = None if target is None or truly else names.index(target)
     cam = GradCam(predictor.backend.model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
-    work = _Work(settings, predictor, cam, index, split=bool(split), masks=masks)
+    work = _Work(settings, predictor, cam, index, truly=truly, split=bool(split), masks=masks)
     try:
         return work.write(items, Path(out), log)
     except OSError as error:
@@ -142,8 +152,17 @@ class _Work:
     """What is done with each picture, and what is kept of it for the sheets and the score."""
 
     def __init__(
-        self, settings: Experiment, predictor: Predictor, cam: Any, index: int | None, *, split: bool, masks: bool
+        self,
+        settings: Experiment,
+        predictor: Predictor,
+        cam: Any,
+        index: int | None,
+        *,
+        truly: bool,
+        split: bool,
+        masks: bool,
     ) -> None:
+        self.truly = truly
         self.settings, self.predictor, self.cam, self.index = settings, predictor, cam, index
         self.split, self.scored = split, split or masks
         self.contract = predictor.contract
@@ -178,7 +197,7 @@ class _Work:
             "experiment": self.settings.name,
             "model": self.contract.id,
             "layer": self.cam.layer,
-            "target": "decided" if self.index is None else self.contract.class_names[self.index],
+            "target": self.target,
             "explained": len(items) - refused,
             "refused": refused,
             "pointing": found,
@@ -186,11 +205,23 @@ class _Work:
         }
         write_json(folder / "explain.json", about)
         if found is not None:
-            for line in pointing.lines(found):
+            for line in [*pointing.lines(found), *self.counted()]:
                 log(line)
-            for why, number in self.left_out.items():
-                log(f"not counted, {why}: {number}")
         return Explained(len(items) - refused, refused, found, [table, folder / "explain.json", *self.sheets])
+
+    @property
+    def target(self) -> str:
+        if self.index is None:
+            return TRUTH if self.truly else "decided"
+        return self.contract.class_names[self.index]
+
+    def counted(self) -> list[str]:
+        """Of how many pictures the score is, and why the others are not in it."""
+        whole = len(self.pointed) + self.left_out.total()
+        chosen = self.left_out[NOT_THERE] and self.target == "decided"
+        rest = f": where the class that was decided is there; --target {TRUTH} scores the true one" if chosen else ""
+        lines = [f"not counted, {why}: {number}" for why, number in self.left_out.items()]
+        return [f"scored: {len(self.pointed)} of {whole} pictures{rest}", *lines]
 
     def case(self, item: Item) -> Case:
         path = item.images[self.contract.primary]
@@ -202,25 +233,25 @@ class _Work:
         file = self.finder.find(path) if self.scored and self.contract.task == "classify" else None
         if file is None:
             return Case(images, truth)
-        mask, size = decode_mask(file) > 0, images[self.contract.primary].shape[:2]
+        mask, size = decode_mask(file), images[self.contract.primary].shape[:2]
         if mask.shape != size:
             raise DataError(
                 f"{file}: is {mask.shape[1]}x{mask.shape[0]} px, its picture {path.name} {size[1]}x{size[0]}",
                 remedy="a mask has its picture's size",
             )
-        return Case(images, truth, mask)
+        return Case(images, truth, mask, self.finder.names(path))
 
     def row(self, case: Case, path: Path, drawn: Path) -> dict[str, Any]:
         from leakdet_tf.analysis.explain import overlay, spread, thumbnail
 
         image = case.images[self.contract.primary]
-        reading = read_answer(self.predictor.predict(case.images), case.truth, self.contract, self.index)
+        reading = read_answer(self.predictor.predict(case.images), case.truth, self.contract, self.index, self.truly)
         inputs, geometry = self.predictor.prepare(case.images)
         heat: Heat = np.zeros(image.shape[:2], np.float32)
         if reading.index is not None:
             batch = {name: pixels[None] for name, pixels in inputs.items()}
             heat = spread(self.cam(batch, target=reading.index)[0], geometry)
-        mask, why = _mask_of(case, reading, self.contract)
+        mask, why = _mask_of(case, reading, self.contract, self.truly)
         pointed = point(heat, mask) if self.scored and mask is not None and not why else None
         if pointed is not None:
             self.pointed.append(pointed)
@@ -231,7 +262,7 @@ class _Work:
             Image.fromarray(picture).save(temporary, format="PNG")
         name = "" if reading.index is None else self.contract.class_names[reading.index]
         pair = (thumbnail(viewable(image), THUMBNAIL), thumbnail(picture, THUMBNAIL, heat=heat, mask=mask))
-        under = (path.name, f"heat of {name}" if name else NOTHING)
+        under = (path.name, f"heat of {name}" if name else UNKNOWN if self.truly else NOTHING)
         self.shown.append(Twins(*pair, under, caption(reading, pointed)))
         return {
             "picture": str(path),
@@ -256,21 +287,27 @@ class _Work:
         self.shown = []
 
 
-def read_answer(answer: Any, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None) -> Reading:
-    """What an answer (and the truth, if known) says, and which class is explained: ``index``, or the decided one.
+def read_answer(
+    answer: Any, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None, truly: bool = False
+) -> Reading:
+    """What an answer (and the truth, if known) says, and which class is explained: ``index``, or the decided one, or,
+    ``truly``, the true one.
 
-    A segmenter's is the painted class with most pixels, with its mean score over these; a classifier's that of the
-    highest score.
+    A segmenter's is the painted class with most pixels, with its mean score over those that it decided so; a
+    classifier's that of the highest score.
     """
     names, painted = contract.class_names, np.array([item.rgb is not None for item in contract.classes])
     if contract.task == "classify":
-        true = "" if truth is None or truth[0] == IGNORE else _joined(names, np.flatnonzero(truth))
-        best = int(answer.scores.argmax()) if index is None else index
-        return Reading(best, float(answer.scores[best]), answer.answer, true)
+        known = None if truth is None or truth[0] == IGNORE else np.flatnonzero(truth)
+        true = "" if known is None else _joined(names, known)
+        among = np.arange(len(names)) if not truly else known if known is not None else np.arange(0)
+        best = index if index is not None else int(among[answer.scores[among].argmax()]) if len(among) else None
+        return Reading(best, None if best is None else float(answer.scores[best]), answer.answer, true)
     pixels = _counts(answer.labels, len(names)) * painted
-    true = "" if truth is None else _joined(names, np.flatnonzero(_counts(truth, len(names)) * painted))
-    decided = int(pixels.argmax()) if pixels.any() else None
-    chosen = decided if index is None else index
+    there = _counts(truth, len(names)) * painted if truth is not None else np.zeros(len(names), np.int64)
+    true = "" if truth is None else _joined(names, np.flatnonzero(there))
+    most = there if truly else pixels
+    chosen = index if index is not None else int(most.argmax()) if most.any() else None
     inside = answer.labels == chosen
     score = float(answer.scores[inside].mean()) if inside.any() else None
     return Reading(chosen, score, _joined(names, np.flatnonzero(pixels)), true)
@@ -284,62 +321,6 @@ def caption(reading: Reading, pointed: Pointed | None) -> str:
     if pointed is not None:
         parts.append(f"{'hit' if pointed.hit else 'miss'} (chance {pointed.chance:.0%})")
     return " · ".join(parts)
-
-
-class MaskFinder:
-    """Finds the mask of a picture; keeps the manifests that it has read."""
-
-    def __init__(self, folder: str = "masks") -> None:
-        self._folder = folder
-        self._manifests: dict[Path, dict[str, str]] = {}
-        self._taken: dict[Path, Path] = {}
-
-    def find(self, picture: Path) -> Path | None:
-        """The mask's file, None if there is none.
-
-        The ``manifest.json`` of a rendered folder above the picture names it; else it is a picture of the same stem in
-        ``masks`` beside the folder that the picture lies in.
-
-        Raises:
-            DataError: a manifest is not JSON or names a mask that is not there, or two pictures share a mask.
-        """
-        file = self._named(picture.resolve()) or self._beside(picture)
-        if file is not None and self._taken.setdefault(file, picture) != picture:
-            raise DataError(
-                f"{file}: is the mask of {self._taken[file]} and of {picture}", remedy="give each a stem of its own"
-            )
-        return file
-
-    def _named(self, picture: Path) -> Path | None:
-        for above in list(picture.parents)[:_FOLDERS_UP]:
-            named = self._manifest(above / MANIFEST).get(picture.relative_to(above).as_posix())
-            if named is not None:
-                if not (above / named).is_file():
-                    raise DataError(f"{above / named}: missing, yet {above / MANIFEST} names it", remedy="restore it")
-                return above / named
-        return None
-
-    def _manifest(self, path: Path) -> dict[str, str]:
-        if path not in self._manifests:
-            self._manifests[path] = _masks_in(path) if path.is_file() else {}
-        return self._manifests[path]
-
-    def _beside(self, picture: Path) -> Path | None:
-        place = picture.parent.parent / self._folder
-        named = (place / f"{picture.stem}{suffix}" for suffix in (".png", *SUFFIXES))
-        return next((path for path in named if path.is_file()), None)
-
-
-def _masks_in(path: Path) -> dict[str, str]:
-    # Masks by picture, both below the manifest's folder; none in somebody else's file of that name.
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", remedy="restore or rename it") from error
-    pictures = manifest.get("pictures") if isinstance(manifest, dict) else None
-    entries = [entry for entry in pictures if isinstance(entry, dict)] if isinstance(pictures, list) else []
-    named = [(entry.get("file"), entry.get("mask")) for entry in entries]
-    return {file: mask for file, mask in named if isinstance(file, str) and isinstance(mask, str)}
 
 
 def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *, masks: bool) -> list[Item]:
@@ -360,19 +341,20 @@ def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *
     ]
 
 
-def _mask_of(case: Case, reading: Reading, contract: Contract) -> tuple[Flags | None, str]:
+def _mask_of(case: Case, reading: Reading, contract: Contract, truly: bool) -> tuple[Flags | None, str]:
     # Where the explained class truly is, and why that picture is not counted, empty when it is.
-    if contract.task == "classify":
-        if case.mask is None:
-            return None, NO_MASK
-        absent = case.truth is not None and case.truth[reading.index] == 0
-        return case.mask, NOT_THERE if absent or not case.mask.any() else ""
-    if case.truth is None:
+    if (case.mask if contract.task == "classify" else case.truth) is None:
         return None, NO_MASK
     if reading.index is None:
-        return None, NOTHING
-    mask: Flags = case.truth == reading.index
-    return mask, "" if mask.any() else NOT_THERE
+        return None, UNKNOWN if truly else NOTHING
+    if contract.task == "classify":
+        assert case.mask is not None
+        mask = thing(case.mask, case.names, contract.class_names[reading.index])
+        if case.truth is not None and case.truth[reading.index] == 0:
+            return mask, NOT_THERE
+        return mask, "" if mask.any() else EMPTY
+    there: Flags = np.asarray(case.truth == reading.index)
+    return there, "" if there.any() else NOT_THERE
 
 
 def _counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[Any]:

@@ -84,7 +84,7 @@ def matrix(
                 {name: answer(model.predictor, one.settings, one.items, kind=name) for name, one in sets.items()},
                 home,
                 model.folder.name if model.kind == "keras" else f"{model.folder.parent.parent.name}, {model.kind}",
-                {name: _unlabelled(model.predictor, files, log) for name, files in others.items()},
+                {name: _unlabelled(model.predictor, name, files, log) for name, files in others.items()},
                 contract.temperature,
                 contract.abstain,
             )
@@ -167,8 +167,12 @@ def _pictures(folder: Path) -> list[Path]:
     return files
 
 
-def _unlabelled(predictor: Predictor, files: Sequence[Path], log: Log) -> Answers:
-    """A classifier's scores on pictures of no class; such as cannot be read are told and left out."""
+def _unlabelled(predictor: Predictor, name: str, files: Sequence[Path], log: Log) -> Answers:
+    """A classifier's scores on pictures of no class; such as cannot be read are told and left out.
+
+    Raises:
+        DataError: none can be read.
+    """
     rows, ids = [], []
     for path in track(files, "answering strangers", len(files)):
         try:
@@ -178,7 +182,10 @@ def _unlabelled(predictor: Predictor, files: Sequence[Path], log: Log) -> Answer
             continue
         rows.append(next(iter(predictor.outputs(images).values())))
         ids.append(str(path))
+    if not rows:
+        raise DataError(
+            f"--strangers {name}: none of its {len(files)} pictures can be read", remedy="replace them, or leave it out"
+        )
     contract = predictor.contract
     truth = np.zeros((len(rows), len(contract.classes)), np.uint8)
-    scores = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(contract.classes)), np.float32)
-    return Answers(tuple(ids), truth, scores, contract.class_names, contract.activation)
+    return Answers(tuple(ids), truth, np.stack(rows).astype(np.float32), contract.class_names, contract.activation)

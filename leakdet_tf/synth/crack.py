@@ -6,6 +6,7 @@ course, its look, exposure, noise. So the same seed without its crack is the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +17,7 @@ from leakdet_tf.synth import scars
 from leakdet_tf.synth.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.fissure import Line, coverage, draw_habit, draw_lines, truth
 from leakdet_tf.synth.materials import SLABS, Spot, draw_material
-from leakdet_tf.synth.photos import draw_piece
+from leakdet_tf.synth.photos import Piece, draw_piece
 from leakdet_tf.synth.regions import boxes_of
 from leakdet_tf.synth.rendered import Parameter, Rendered
 from leakdet_tf.synth.streams import Streams, check_frame, check_share, streams_of
@@ -57,7 +58,14 @@ class Layers:
     parameters: dict[str, Parameter]
 
 
-def render(seed: int, size: tuple[int, int], *, backgrounds: str = "", no_crack: float = NO_CRACK) -> Rendered:
+def render(
+    seed: int,
+    size: tuple[int, int],
+    *,
+    backgrounds: str = "",
+    no_crack: float = NO_CRACK,
+    background_share: Sequence[int] | None = None,
+) -> Rendered:
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     The label is drawn by itself: nothing else in the picture, nor its exposure, noise or JPEG quality, depends on it.
@@ -73,16 +81,24 @@ def render(seed: int, size: tuple[int, int], *, backgrounds: str = "", no_crack:
         size: (height, width) in pixels.
         backgrounds: a folder of photographs to put cracks on; empty renders concrete, asphalt and paint.
         no_crack: share of the pictures without a crack, 0..1.
+        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.photos.draw_piece`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.
         ImageError: a photograph that cannot be decoded.
     """
-    return finish(seed, compose(seed, size, backgrounds=backgrounds, no_crack=no_crack))
+    layers = compose(seed, size, backgrounds=backgrounds, no_crack=no_crack, background_share=background_share)
+    return finish(seed, layers)
 
 
 def compose(
-    seed: int, size: tuple[int, int], *, backgrounds: str = "", no_crack: float = NO_CRACK, crack: bool = True
+    seed: int,
+    size: tuple[int, int],
+    *,
+    backgrounds: str = "",
+    no_crack: float = NO_CRACK,
+    crack: bool = True,
+    background_share: Sequence[int] | None = None,
 ) -> Layers:
     """Everything up to the camera; ``crack=False`` leaves the crack away and changes nothing else."""
     check_frame(seed, size)
@@ -90,7 +106,8 @@ def compose(
     streams = streams_of(seed, _STAGES, _SALT)
     direction = float(streams("light").uniform(0.0, 2.0 * np.pi))
     toward = (float(np.cos(direction)), float(np.sin(direction)))
-    color, described = _surface(streams, size, toward, backgrounds)
+    piece = draw_piece(streams("photo"), backgrounds, size, background_share) if backgrounds else None
+    color, described = _surface(streams, size, toward, piece)
     tags = scars.draw_tags(streams("tags"))
     pixel = np.float32(1.0 / min(size))
     y, x = (np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32) + np.float32(0.5)) * pixel
@@ -139,12 +156,11 @@ def finish(seed: int, layers: Layers) -> Rendered:
 
 
 def _surface(
-    streams: Streams, size: tuple[int, int], toward: tuple[float, float], backgrounds: str
+    streams: Streams, size: tuple[int, int], toward: tuple[float, float], piece: Piece | None
 ) -> tuple[Image32, dict[str, Parameter]]:
     """The bare surface's radiance, and what it is."""
-    if backgrounds:
-        piece = draw_piece(streams("photo"), backgrounds, size)
-        return linear(piece.pixels), {"background_file": piece.file, "backgrounds_sha256": piece.folder_sha256}
+    if piece is not None:
+        return linear(piece.pixels), {**piece.parameters()}
     rng = streams("pose")
     span, turn = float(rng.uniform(0.11, 0.24)), float(rng.uniform(0.0, 2.0 * np.pi))
     lean, bend = rng.normal(0.0, 0.08, 2), float(rng.uniform(-0.04, 0.1))

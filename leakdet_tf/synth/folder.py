@@ -13,13 +13,23 @@ from typing import Any
 
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import sync_folder, write_json
+from leakdet_tf.core.files import host, own_mark, sync_folder, write_json
 from leakdet_tf.synth.coco import coco_text
 from leakdet_tf.synth.crew import work
+from leakdet_tf.synth.photos import shared
 from leakdet_tf.synth.picture import Saved
 from leakdet_tf.synth.request import SPLITS, Request, picture_seed
 
-__all__ = ["BOXES", "LABELS", "MANIFEST", "check_folder", "picture_seed", "read_manifest", "render_folder"]
+__all__ = [
+    "BOXES",
+    "LABELS",
+    "MANIFEST",
+    "check_folder",
+    "picture_seed",
+    "read_manifest",
+    "render_folder",
+    "shared_photographs",
+]
 
 MANIFEST = "manifest.json"
 LABELS = "labels.csv"
@@ -38,8 +48,8 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
     :func:`~leakdet_tf.synth.coco.coco_text`). Frames of a clip are named ``<stem>_00001_f00.png``.
     All of it goes to a hidden folder beside ``root`` that is renamed after the last picture, so ``root`` is never
     there in part. An error, or closing the generator, removes the hidden folder; one that a killed process left is
-    removed at the next start. Should another run have made the same ``root`` meanwhile, theirs is kept and ours is
-    thrown away.
+    removed at the next start on the same machine. Should another run have made the same ``root`` meanwhile, theirs is
+    kept and ours is thrown away.
 
     Args:
         root: the folder to make; missing parents are made too.
@@ -65,7 +75,7 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
         target = root.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        temporary = target.with_name(f"{_prefix(target)}{os.getpid()}")
+        temporary = target.with_name(f"{_prefix(target)}{own_mark()}")
         try:
             temporary.mkdir()
             for split in SPLITS:
@@ -148,6 +158,12 @@ def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
     return manifest
 
 
+def shared_photographs(root: Path) -> str:
+    """What :func:`~leakdet_tf.synth.photos.shared` tells of a rendered folder."""
+    pictures = read_manifest(root / MANIFEST)["pictures"]
+    return shared((entry["file"].partition("/")[0], entry["parameters"]) for entry in pictures)
+
+
 def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:
     """The generator's classes, which all of its pictures share; none where there is no picture."""
     kinds = {picture.classes for picture in saved}
@@ -198,15 +214,18 @@ def _require_same(root: Path, request: Request) -> None:
 
 
 def _prefix(target: Path) -> str:
-    """How the names of the temporary folders of ``target`` begin; a process id follows."""
+    """How the names of the temporary folders of ``target`` begin; machine and process id follow."""
     return f".{target.name}.rendering-"
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of processes that no longer run, and one that bears our own id from before us."""
-    prefix = _prefix(target)
+    """Remove what processes of this machine left that no longer run, one that bears our own id from before us too.
+
+    Of another machine that shares the disk nobody can tell whether its processes run.
+    """
+    ours = f"{_prefix(target)}{host()}-"
     for path in target.parent.iterdir():
-        owner = path.name.removeprefix(prefix)
+        owner = path.name.removeprefix(ours)
         if owner != path.name and owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -91,6 +91,7 @@ def render(
     no_leak: float = NO_LEAK,
     join: float = 0.0,
     least_extent: float = 0.0,
+    background_share: Sequence[int] | None = None,
 ) -> Rendered:
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
@@ -113,6 +114,7 @@ def render(
         least_extent: boxes whose extent, the root of width times height, is under this share of the picture's short
             side are to be ignored, grown to it (:func:`~leakdet_tf.synth.regions.divide`): they count neither when
             training nor when scored; 0..:data:`MOST_EXTENT`.
+        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.photos.draw_piece`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.
@@ -120,7 +122,9 @@ def render(
     """
     check_share("join", join, most=MOST_JOIN)
     check_share("least_extent", least_extent, most=MOST_EXTENT)
-    layers = compose(seed, size, backgrounds=backgrounds, liquids=liquids, no_leak=no_leak)
+    layers = compose(
+        seed, size, backgrounds=backgrounds, liquids=liquids, no_leak=no_leak, background_share=background_share
+    )
     return finish(seed, layers, join=join, least_extent=least_extent)
 
 
@@ -132,11 +136,12 @@ def compose(
     liquids: Sequence[str] = LIQUIDS,
     no_leak: float = NO_LEAK,
     leak: bool = True,
+    background_share: Sequence[int] | None = None,
 ) -> Layers:
     """Everything up to the camera; ``leak=False`` leaves the liquid away and changes nothing else."""
     _check(seed, size, liquids, no_leak)
     streams = streams_of(seed, _STAGES, _SALT)
-    piece = draw_piece(streams("photo"), backgrounds, size) if backgrounds else None
+    piece = draw_piece(streams("photo"), backgrounds, size, background_share) if backgrounds else None
     view = draw_view(streams("view"), size)
     view = view if piece is None else _plain(view)
     room = trace(view, size)
@@ -215,7 +220,7 @@ def _scene(
     else:
         color = linear(piece.pixels)
         gloss, porous = np.zeros(room.shape, np.float32), np.full(room.shape, 0.7, np.float32)
-        described = {"background_file": piece.file, "backgrounds_sha256": piece.folder_sha256}
+        described = {**piece.parameters()}
     placed = litter.empty(room, color)
     for tag in tags:
         litter.put(streams(tag), placed, tag)

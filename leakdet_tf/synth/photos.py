@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import sha256_file
+from leakdet_tf.core.files import sha256_bytes, sha256_file
 from leakdet_tf.core.images import SUFFIXES, as_channels, decode, resize
 
+_FILE, _FOLDER = "background_file", "backgrounds_sha256"  # in a picture's parameters
 _LEAST_PIECE = 0.4  # side of the smallest piece over that of the largest one that fits
 
 
@@ -25,9 +28,22 @@ class Piece:
     file: str
     folder_sha256: str
 
+    def parameters(self) -> dict[str, str]:
+        """What a picture's parameters say of the photograph behind it."""
+        return {_FILE: self.file, _FOLDER: self.folder_sha256}
 
-def draw_piece(rng: np.random.Generator, folder: object, size: tuple[int, int]) -> Piece:
+
+def draw_piece(
+    rng: np.random.Generator, folder: object, size: tuple[int, int], share: Sequence[int] | None = None
+) -> Piece:
     """A random piece of a random picture below ``folder``, of ``size`` (height, width).
+
+    Args:
+        rng: what is drawn with.
+        folder: of pictures; its sub-folders count too.
+        size: (height, width) in pixels.
+        share: ``[first, end, turns]``: only of pictures whose place by their names' hashes, modulo ``turns``, is in
+            ``first..end - 1``, so that others never lie behind this split. Where there are none, of all of them.
 
     Raises:
         DataError: ``folder`` is no folder with pictures in it.
@@ -40,7 +56,12 @@ def draw_piece(rng: np.random.Generator, folder: object, size: tuple[int, int]) 
     if not files:
         raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})", remedy="add some, or drop backgrounds")
     known = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
-    number = int(rng.integers(len(files)))
+    own = list(range(len(files)))
+    if share is not None:
+        first, end, turns = share
+        order = sorted(own, key=lambda number: _name_hash(files[number].relative_to(root)))
+        own = sorted(number for place, number in enumerate(order) if first <= place % turns < end) or own
+    number = own[int(rng.integers(len(own)))]
     zoom, down, right = rng.uniform(_LEAST_PIECE, 1.0), rng.uniform(), rng.uniform()
     picture = _decoded(known[number])
     scale = float(zoom) * min(picture.shape[0] / size[0], picture.shape[1] / size[1])
@@ -49,6 +70,28 @@ def draw_piece(rng: np.random.Generator, folder: object, size: tuple[int, int]) 
     piece = resize(picture[top : top + height, left : left + width], size)
     name = files[number].relative_to(root).as_posix()
     return Piece(np.ascontiguousarray(piece, np.uint8), name, _digest(root, known))
+
+
+def shared(pictures: Iterable[tuple[str, Mapping[str, object]]]) -> str:
+    """A line about photographs behind pictures of several splits; empty where there are none.
+
+    Args:
+        pictures: each one's split and parameters.
+    """
+    used: dict[tuple[str, str], Counter[str]] = {}
+    for split, parameters in pictures:
+        if _FILE in parameters:
+            used.setdefault((str(parameters.get(_FOLDER)), str(parameters[_FILE])), Counter())[split] += 1
+    common = {key: counts for key, counts in used.items() if len(counts) > 1}
+    if not common:
+        return ""
+    told, (_, first) = sum(common.values(), Counter[str]()), next(iter(common))
+    behind = ", ".join(f"{count} pictures of {split}" for split, count in told.items())
+    return f"{len(common)} of {len(used)} background photographs, such as {first}, are behind {behind}"
+
+
+def _name_hash(name: Path) -> str:
+    return sha256_bytes(name.as_posix().encode("utf-8", "surrogateescape"))
 
 
 @lru_cache(maxsize=8)

@@ -63,8 +63,7 @@ def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
     Raises:
         DataError: the generator refuses, or returns something else than was asked for.
     """
-    frame = {"frame": job.frame} if request.clip > 1 else {}
-    rendered = function(job.seed, request.size, **frame, **request.options)
+    rendered = function(job.seed, request.size, **request.given(job), **request.options)
     if not isinstance(rendered, Rendered) or rendered.mask.shape != tuple(request.size):
         raise DataError(
             f"generator '{request.generator}': expected a Rendered of {request.size[0]} x {request.size[1]} pixels",

@@ -16,6 +16,9 @@ from leakdet_tf.core.registry import resolve
 FORMAT = 2
 SPLITS = ("train", "val", "test")
 """Names of the splits. A split's place in this list is part of the seeds of its pictures: do not reorder."""
+FRAME, SHARE = "frame", "background_share"
+"""Arguments that a generator is given for a picture where it has them; they are no options."""
+_PORTIONS = {"test": 1, "val": 1, "train": 3}  # of the photographs, in turns: each split gets one of the first three
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Request:
         counts: pictures by split; a split left out has none.
         size: (height, width) in pixels.
         seed: 0 or more.
-        options: keyword arguments of the generator besides seed, size and frame; fit for JSON.
+        options: keyword arguments of the generator besides seed, size and what :meth:`given` adds; fit for JSON.
         clip: consecutive frames of each scene; the last clip of a split may be shorter.
 
     Raises:
@@ -107,6 +110,19 @@ class Request:
                 found.append(Job(split, name, picture_seed(self.seed, split, clip), clip, frame))
         return found
 
+    def given(self, job: Job) -> dict[str, Any]:
+        """The generator's arguments besides seed, size and options: the frame of a clip, and its split's share of the
+        photographs, ``[first, end, turns]``, where several splits are asked for: those whose place, counted in turns
+        of so many, is in ``first..end - 1``.
+        """
+        found: dict[str, Any] = {FRAME: job.frame} if self.clip > 1 else {}
+        asked = [split for split in _PORTIONS if self.counts.get(split)]
+        if len(asked) > 1 and SHARE in inspect.signature(self.function()).parameters:
+            first = sum(_PORTIONS[split] for split in asked[: asked.index(job.split)])
+            turns = sum(_PORTIONS[split] for split in asked)
+            found[SHARE] = [first, first + _PORTIONS[job.split], turns]
+        return found
+
     def function(self) -> Callable[..., Any]:
         """The generator.
 
@@ -123,11 +139,12 @@ class Request:
             return function
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         own = [name for position, (name, one) in enumerate(parameters.items()) if position > 1 and one.kind in named]
-        if self.clip > 1 and "frame" not in own:
+        if self.clip > 1 and FRAME not in own:
             raise ConfigError(
-                f"generator '{self.generator}': has no argument 'frame', so it renders no clips", remedy="use clip = 1"
+                f"generator '{self.generator}': has no argument '{FRAME}', so it renders no clips",
+                remedy="use clip = 1",
             )
-        own = [name for name in own if name != "frame"]
+        own = [name for name in own if name not in (FRAME, SHARE)]
         for key in self.options:
             if key not in own:
                 raise ConfigError(

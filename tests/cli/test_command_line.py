@@ -116,6 +116,13 @@ def test_predict_and_evaluate_from_the_command_line(
     assert (tmp_path / "e" / "report.png").is_file()
 
 
+def test_a_wrong_command_line_exits_2_and_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--foo"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("Usage: leakdet-tf doctor")
+    assert lines[-1].startswith("Error: No such option")
+
+
 def test_synth_renders_once_and_checks_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["synth", "gas", str(tmp_path / "g"), "--train", "2", "--val", "1", "--test", "1", "--size", "64", "64"]
     assert main(arguments) == 0
@@ -124,6 +131,10 @@ def test_synth_renders_once_and_checks_afterwards(tmp_path: Path, capsys: pytest
     assert "were there already" in capsys.readouterr().out
     assert "seed" in refused(capsys, *arguments, "--seed", "5")
     assert "gas" in refused(capsys, "synth", "gass", str(tmp_path / "h"))
+    none = ["--train", "0", "--val", "0", "--test", "0"]
+    told = refused(capsys, "synth", "gas", str(tmp_path / "none"), *none)
+    assert told.rstrip().endswith("none: no picture is asked for; give train, val or test a count of 1 or more")
+    assert not (tmp_path / "none").exists()
 
 
 HEAVY = "{'tensorflow', 'keras', 'numpy', 'pydantic', 'rich', 'matplotlib', 'cv2', 'PIL'}"

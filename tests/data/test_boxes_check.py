@@ -153,9 +153,10 @@ def test_copies_across_splits_and_copies_with_other_boxes(root: Path) -> None:
     data = settings(root)
     for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES)):
         found = {Path(one.file).name: one for one in findings}
-        assert sorted(found) == ["one.png", "other.png", "seen.png", "three.png", "two.png"]
+        assert sorted(found) == ["one.png", "other.png", "p2.png", "seen.png", "three.png", "two.png"]
         assert "(train and test; same boxes)" in found["seen.png"].detail
         assert "(train and test; different boxes)" in found["other.png"].detail
+        assert (found["p2.png"].kind, found["p2.png"].split) == ("conflict", "test")
         two = next(one for one in findings if one.kind == "conflict" and one.file.endswith("two.png"))
         assert two.detail == f"has other boxes than its copy {first.parents[1] / 'images/one.png'}"
         assert (two.level, found["three.png"].level) == ("error", "warning")

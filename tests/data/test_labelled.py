@@ -230,6 +230,38 @@ def test_rendered_pictures_are_not_measured_beside_real_ones(folders: Path, tmp_
     assert {len(items) for items in find_splits(several(source(made, "made"))).values()} == {3}  # all of one kind
 
 
+def test_rendered_pictures_alone_do_not_measure_what_saw_real_ones(folders: Path, tmp_path: Path, draw: Draw) -> None:
+    made = rendered(tmp_path / "made", draw)
+    wrong = several(source(folders, "real", parts=["train"]), source(made, "made", parts=["val", "test"]))
+    with pytest.raises(
+        DataError, match=r"val: all 3 pictures are rendered, such as .*r\.png, though 12 of 12 in training are real"
+    ) as caught:
+        find_splits(wrong)
+    assert "real pictures to val and test" in caught.value.remedy
+    told = [(one.kind, one.split, one.level) for one in survey(wrong)[1]]
+    assert told == [("rendered", "val", "fatal"), ("rendered", "test", "fatal")]
+    both = several(source(folders, "real", parts=["train", "val"]), source(made, "made", parts=["train", "test"]))
+    with pytest.raises(DataError, match=r"test: all 3 pictures are rendered, .* though 12 of 15 in training are real"):
+        find_splits(both)
+    other = several(source(made, "made", parts=["train", "val"]), source(folders, "real", parts=["test"]))
+    assert {name: len(items) for name, items in find_splits(other).items()} == {"train": 3, "val": 3, "test": 6}
+    assert not survey(other)[1]
+
+
+def test_a_flat_rendered_folder_is_known_by_its_own_manifest(folders: Path, tmp_path: Path, draw: Draw) -> None:
+    made, names = tmp_path / "made", [f"images/r{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        draw(made / name, 2000 + number)
+    table(made, *(f"{name},{CLASSES[number % 3]}" for number, name in enumerate(names)))
+    entries = ", ".join(f'{{"file": "{name}", "seed": {number}}}' for number, name in enumerate(names))
+    (made / "manifest.json").write_text(f'{{"generator": "leak", "pictures": [{entries}]}}')
+    flat = source(made, "made", labels="labels.csv", split={"train": 0.5, "val": 0.25, "test": 0.25})
+    parts = find_splits(several(flat))
+    assert {item.origin.kind for items in parts.values() for item in items} == {"rendered"}
+    with pytest.raises(DataError, match=r"val: 3 of 9 pictures are rendered"):
+        find_splits(several(source(folders, "real"), flat))
+
+
 def of_scenes(count: int = 60) -> tuple[list[str], dict[str, str]]:
     # Scenes of one to five pictures; classes of very different frequency.
     rng = np.random.default_rng(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_everything_that_is_wrong_is_told_at_once(folders: Path, tmp_path: Path,
     data = settings(folders)
     found = checked(data)
     assert told(found.at("error")) == [
+        ("conflict", "error", "test", "0.png"),  # one of the two is wrong, and nobody knows which
         ("conflict", "error", "train", "other.png"),
         ("conflict", "error", "train", "twin.png"),
         ("duplicate", "error", "train", "seen.png"),
@@ -77,9 +79,11 @@ def test_everything_that_is_wrong_is_told_at_once(folders: Path, tmp_path: Path,
     said = {one.file: one.detail for one in found.at("error")}
     assert said[str(twin)] == f"is labelled sound, its copy {other} leak"
     assert said[str(other)] == f"is labelled leak, its copy {twin} sound"
-    assert "different labels" in said[str(folders / "train" / "leak" / "seen.png")]
+    seen, tested = folders / "train" / "leak" / "seen.png", folders / "test" / "crack" / "0.png"
+    assert "different labels" in said[str(seen)]
+    assert said[str(tested)] == f"is labelled crack, its copy {seen} leak"
     left = found.usable()
-    assert len(left["train"]) == 10
+    assert (len(left["train"]), len(left["test"])) == (10, 5)
     agreed = contract()
     for items in left.values():
         assert isinstance(list(fill(items, agreed, truth_tables(data, CLASSES)))[-1], Cache)
@@ -160,6 +164,42 @@ def test_the_cache_holds_a_row_a_picture_and_the_cheap_check_reads_it(folders: P
     (copy,) = cheap(parts, caches, settings(folders), CLASSES)
     assert (copy.kind, copy.split, Path(copy.file).name) == ("duplicate", "train", "0.png")
     assert "same label" in copy.detail
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_photographs_behind_pictures_of_several_splits_are_a_warning(folders: Path, apart: bool) -> None:
+    entries = []
+    for number, path in enumerate(sorted(folders.rglob("*.png"))):
+        file = path.relative_to(folders).as_posix()
+        photo = f"{file.partition('/')[0]}.jpg" if apart or number % 2 else "wall.jpg"
+        about = {"background_file": photo, "backgrounds_sha256": "ab"}
+        entries.append({"file": file, "seed": number, "parameters": about})
+    (folders / "manifest.json").write_text(json.dumps({"generator": "leak", "pictures": entries}))
+    data = settings(folders)
+    parts, caches = cached(data, contract())
+    told_of = [one for one in checked(data).findings if one.kind == "background"]
+    assert told_of == cheap(parts, caches, data, CLASSES)
+    assert [(one.level, one.detail) for one in told_of] == (
+        []
+        if apart
+        else [
+            (
+                "warning",
+                "1 of 4 background photographs, such as wall.jpg, are behind 6 pictures of train, 3 pictures of val, "
+                "3 pictures of test",
+            )
+        ]
+    )
+
+
+def test_a_source_with_fewer_pictures_than_are_to_be_taken_is_told(folders: Path) -> None:
+    for take, told_of in ((13, ["has 12 training pictures, though 13 are to be taken (data.source.take)"]), (12, [])):
+        source = {"name": "real", "root": str(folders), "labels": "folders", "take": take}
+        data = Data.model_validate({"source": [source], "inputs": INPUTS})
+        parts, caches = cached(data, contract())
+        found = cheap(parts, caches, data, CLASSES)
+        assert [one.detail for one in found if (one.kind, one.level) == ("fewer", "warning")] == told_of
+        assert [one for one in checked(data).findings if one.kind == "fewer"] == found
 
 
 def test_softmax_learns_from_one_label_a_picture_and_sigmoid_from_any(tmp_path: Path, draw: Draw) -> None:

@@ -99,11 +99,12 @@ def test_classify_leaks_commands_run(tmp_path: Path) -> None:
             else:
                 shell(line, tmp_path)
             ran += 1
-    assert ran == 12
+    assert ran == 13
     for name in (
         "split-real.json",
         "matrix/matrix.md",
         "explained/explain.csv",
+        "explained_truth/explain.csv",
         "data/leaks_more_filtered/planted.json",
     ):
         assert (tmp_path / name).is_file(), name

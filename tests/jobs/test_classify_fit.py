@@ -232,6 +232,12 @@ def test_a_matrix_of_models_sets_and_strangers(home: Path, tones: tuple[Path, li
         matrix([str(folder)], tests=["elsewhere"], strangers=[], out=str(home / "m"), log=print)
     with pytest.raises(DataError, match="holds no picture"):
         matrix([str(folder)], tests=[], strangers=[f"none={home / 'nowhere'}"], out=str(home / "m"), log=print)
+    (home / "broken").mkdir()
+    for number in range(3):
+        (home / "broken" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"--strangers bad: none of its 3 pictures can be read; replace them"):
+        matrix([str(folder)], tests=[], strangers=[f"bad={home / 'broken'}"], out=str(home / "m"), log=lines.append)
+    assert not (home / "m").exists()
 
 
 def test_rendered_pictures_are_told(home: Path, tones: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.jobs import explain as job
-from leakdet_tf.jobs.explain import FIELDS, Explained, MaskFinder, explain
+from leakdet_tf.jobs.explain import FIELDS, Explained, explain
 
 L = keras.layers
 CLASSES = {"segment": ["background", "gas", "machine"], "classify": ["gas", "machine"]}
@@ -124,7 +124,7 @@ def classifier(tmp_path: Path) -> Path:
     named = {"a": "truth_test/a.png", "b": "masks_test/b.png", "c": "masks_test/c.png"}
     folders = {"a": "gas", "b": "gas", "c": "machine"}
     entries = [{"file": f"test/{folders[name]}/{name}.png", "mask": mask} for name, mask in named.items()]
-    (data / "manifest.json").write_text(json.dumps({"generator": "drawn", "pictures": entries}))
+    (data / "manifest.json").write_text(json.dumps({"pictures": entries}))
     return run_of(tmp_path / "run", "classify")
 
 
@@ -251,6 +251,8 @@ def test_a_classifier_is_scored_where_its_class_is_truly_there(classifier: Path)
     assert done.pointing is not None
     assert done.pointing["pictures"] == 2
     assert "not counted, the class is not on the picture: 1" in said
+    told = "scored: 2 of 3 pictures: where the class that was decided is there; --target truth scores the true one"
+    assert told in said
     pictures = sorted((classifier.parent / "data" / "test").rglob("*.png"))
     done, rows, _ = explained(classifier, *pictures, masks=True)
     assert [row["truth"] for row in rows] == ["", "", ""]
@@ -258,6 +260,49 @@ def test_a_classifier_is_scored_where_its_class_is_truly_there(classifier: Path)
     done, rows, _ = explained(classifier, *pictures, target="gas")
     assert [row["class"] for row in rows] == ["gas", "gas", "gas"]
     assert done.pointing is None
+
+
+def test_the_true_class_is_explained_whatever_was_decided(classifier: Path) -> None:
+    done, rows, said = explained(classifier, split="test", target="truth")
+    assert [(row["class"], row["decided"]) for row in rows] == [
+        ("gas", "gas"),
+        ("gas", "machine"),
+        ("machine", "machine"),
+    ]
+    assert [row["hit"] for row in rows] == ["1", "0", "1"]  # no heat of gas on what looks like a machine
+    assert float(rows[1]["score"]) < 0.1
+    assert done.pointing is not None
+    assert done.pointing["pictures"] == 3
+    assert "scored: 3 of 3 pictures" in said
+    kept = json.loads(done.files[1].read_text())
+    assert (kept["target"], kept["not_counted"]) == ("truth", {})
+    with pytest.raises(LeakdetError, match=r"--target truth: what is true of the pictures is not known; use --split$"):
+        explained(classifier, classifier.parent / "data" / "test" / "gas", target="truth", masks=True)
+
+
+def test_a_segmenter_s_true_class_too(segmenter: Path) -> None:
+    images = segmenter.parent / "data" / "test" / "images"
+    for asked_for in ({"split": "test"}, {"masks": True}):
+        sources = [] if "split" in asked_for else [images]
+        _, rows, said = explained(segmenter, *sources, target="truth", **asked_for)
+        assert [row["class"] for row in rows] == ["gas", "gas", "machine", ""]
+        assert [row["hit"] for row in rows] == ["1", "0", "1", ""]
+        assert said[-2:] == ["scored: 3 of 4 pictures", "not counted, no class is truly there: 1"]
+    put(images / "c_machine.png", colored(0, 0, 0)[0])  # a machine that looks like gas, elsewhere
+    assert explained(segmenter, split="test", target="truth")[1][2]["class"] == "machine"
+    with pytest.raises(LeakdetError, match="use --split, or --masks"):
+        explained(segmenter, images, target="truth")
+
+
+def test_a_classifier_s_own_pixels_are_the_thing_where_a_manifest_names_it(classifier: Path) -> None:
+    data = classifier.parent / "data"
+    manifest = json.loads((data / "manifest.json").read_text())
+    put(data / "truth_test" / "a.png", colored(0, 0, 0)[1].astype(np.uint8))
+    for names, hit, empty in ((["background", "gas", "machine"], "1", 1), (["background", "machine", "gas"], "", 2)):
+        (data / "manifest.json").write_text(json.dumps(manifest | {"classes": names}))
+        _, rows, said = explained(classifier, split="test")
+        assert rows[0]["hit"] == hit
+        assert f"not counted, the mask shows nothing of the class: {empty}" in said  # c's is 255 alone
 
 
 def test_a_classifier_s_mask_of_another_size_is_refused(classifier: Path) -> None:
@@ -336,31 +381,6 @@ def test_masks_of_several_sources_need_the_split(segmenter: Path) -> None:
         explained(segmenter, images, masks=True)
     assert explained(segmenter, images)[0].explained == 4
     assert explained(segmenter, split="test")[0].explained == 8
-
-
-def test_masks_are_found_in_a_manifest_or_beside(tmp_path: Path) -> None:
-    for name in ("test/images/a.png", "test/masks/a.png", "other/a.png", "test/crack/a.png", "test/images/b.png"):
-        put(tmp_path / name, np.zeros((2, 2), np.uint8))
-    images = tmp_path / "test" / "images"
-    assert MaskFinder().find(images / "a.png") == tmp_path / "test" / "masks" / "a.png"
-    assert MaskFinder().find(images / "b.png") is None
-    assert MaskFinder("truth").find(images / "a.png") is None
-    finder = MaskFinder()
-    finder.find(images / "a.png")
-    with pytest.raises(DataError, match=r"is the mask of .* and of"):
-        finder.find(tmp_path / "test" / "crack" / "a.png")
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps({"pictures": [{"file": "test/images/a.png", "mask": "other/a.png"}, 3]}))
-    assert MaskFinder().find(images / "a.png") == (tmp_path / "other" / "a.png").resolve()
-    (tmp_path / "other" / "a.png").unlink()
-    with pytest.raises(DataError, match="missing, yet"):
-        MaskFinder().find(images / "a.png")
-    for text in ("[]", '{"pictures": 3}', '{"name": "an app"}'):
-        manifest.write_text(text)
-        assert MaskFinder().find(images / "a.png") == tmp_path / "test" / "masks" / "a.png"
-    manifest.write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
-        MaskFinder().find(images / "a.png")
 
 
 def test_a_trained_run_is_explained(run: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from leakdet_tf.config.data import Data
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, ContractError, DataError, LeakdetError
+from leakdet_tf.core.files import own_mark
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge.predictor import Predictor
@@ -208,6 +209,21 @@ def test_a_full_disk_leaves_nothing(rendered: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match="made_filtered: cannot be written"):
         filtered(rendered)
     assert [path.name for path in rendered.parent.iterdir()] == ["made"]
+
+
+@pytest.mark.usefixtures("eye")
+def test_another_machine_that_filters_on_the_same_disk_is_let_be(
+    rendered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "node77")
+        theirs = rendered.with_name(f".made_filtered.filtering-{own_mark()}")
+    mine = rendered.with_name(f".made_filtered.filtering-{own_mark()}")
+    for left in (theirs, mine):
+        (left / "train").mkdir(parents=True)
+    filtered(rendered)
+    assert theirs.is_dir()
+    assert not mine.exists()
 
 
 @pytest.mark.usefixtures("eye")

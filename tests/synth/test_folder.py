@@ -18,7 +18,7 @@ from PIL import Image
 
 import leakdet_tf
 from leakdet_tf.core.errors import ConfigError, DataError, ModelError
-from leakdet_tf.core.files import sha256_file
+from leakdet_tf.core.files import host, own_mark, sha256_file
 from leakdet_tf.synth.folder import check_folder, picture_seed, render_folder
 from leakdet_tf.synth.gas import render
 from leakdet_tf.synth.request import Request
@@ -215,7 +215,7 @@ def test_a_corrupt_manifest_is_named(tmp_path: Path, text: str) -> None:
 def test_closing_the_generator_leaves_nothing(tmp_path: Path) -> None:
     running = render_folder(tmp_path / "gas", Request(**ASKED))
     assert next(running) == 1
-    assert _hidden(tmp_path) == [f".gas.rendering-{os.getpid()}"]
+    assert _hidden(tmp_path) == [f".gas.rendering-{own_mark()}"]
     running.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -271,13 +271,32 @@ def test_a_parent_that_is_a_file_is_a_data_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="whether a process runs is not asked on Windows")
 def test_only_leftovers_of_dead_processes_of_this_folder_are_removed(tmp_path: Path) -> None:
-    dead = _dead_process()
-    kept = [f".gas.rendering-{os.getppid()}", f".other.rendering-{dead}", ".gas.rendering-notes"]
-    for name in (*kept, f".gas.rendering-{dead}", f".gas.rendering-{os.getpid()}"):
+    dead = f"{host()}-{_dead_process()}"
+    kept = [f".gas.rendering-{host()}-{os.getppid()}", f".other.rendering-{dead}", ".gas.rendering-notes"]
+    for name in (*kept, f".gas.rendering-{dead}", f".gas.rendering-{own_mark()}"):
         (tmp_path / name / "train").mkdir(parents=True)
     _fill(tmp_path / "gas")
     assert _hidden(tmp_path) == sorted(kept)
     assert (tmp_path / "gas/manifest.json").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whether a process runs is not asked on Windows")
+def test_a_run_on_another_machine_that_shares_the_disk_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: "node/77-a")
+    dead = _dead_process()  # of this machine; on the other it may be at work
+    theirs = [f".gas.rendering-node_77_a-{number}" for number in sorted((os.getpid(), dead))]
+    assert own_mark() == f"node_77_a-{os.getpid()}"
+    for name in theirs:
+        (tmp_path / name / "train").mkdir(parents=True)
+    monkeypatch.setattr("platform.node", lambda: "node78")
+    _fill(tmp_path / "gas")
+    assert _hidden(tmp_path) == sorted(theirs)
+    (tmp_path / "gas").rename(tmp_path / "away")
+    monkeypatch.setattr("platform.node", lambda: "node/77-a")
+    _fill(tmp_path / "gas")
+    assert _hidden(tmp_path) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
@@ -299,7 +318,7 @@ def test_a_killed_run_leaves_no_folder_and_the_next_one_cleans_up(tmp_path: Path
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert _hidden(tmp_path) == [f".gas.rendering-{process.pid}"]
+    assert _hidden(tmp_path) == [f".gas.rendering-{host()}-{process.pid}"]
     assert not (tmp_path / "gas").exists()
     _fill(tmp_path / "gas")
     assert _hidden(tmp_path) == []
