@@ -89,8 +89,8 @@ def open_again(folder: str | Path, digest: str) -> Bundle:
     """In another process, the bundle that one has opened there: its files are those of :attr:`Bundle.digest`.
 
     Raises:
-        BundleError: they are others by now, which is found before any parser but that of ``SHA256SUMS`` sees them; or as
-            of :func:`open_bundle`.
+        BundleError: they are others by now, which is found before any parser but that of ``SHA256SUMS`` sees them; or
+            as of :func:`open_bundle`.
     """
     folder = Path(folder)
     sums = read_sums(folder)

@@ -10,6 +10,7 @@ import stat
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ TEXT_BYTES = 1_000_000
 FILE_BYTES = 2_000_000_000
 """The most that any other file may have."""
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# RuntimeError is the archive reader's word for an encrypted member; TokenError comes from a malformed header, MemoryError
-# from one that tells of too many values
+# RuntimeError is the archive reader's word for an encrypted member; TokenError comes from a malformed header,
+# MemoryError from one that tells of too many values
 _MALFORMED = (
     ValueError,
     OSError,
@@ -43,8 +44,12 @@ _MALFORMED = (
 )
 
 
-def read_file(path: Path, most: int = FILE_BYTES) -> bytes:
+def read_file(
+    path: Path, most: int = FILE_BYTES, *, check: Callable[[Path, os.stat_result], object] | None = None
+) -> bytes:
     """A regular file's bytes. What is no file, such as a pipe or a device, is neither waited for nor read.
+
+    ``check`` may raise for what the opened file's status says.
 
     Raises:
         BundleError: it is no regular file, or larger than ``most`` bytes.
@@ -54,11 +59,13 @@ def read_file(path: Path, most: int = FILE_BYTES) -> bytes:
     with os.fdopen(os.open(path, flags), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path}: not a regular file", remedy="copy the bundle again")
+            raise BundleError(f"{path}: not a regular file", remedy="copy or build it again")
         if status.st_size > most:
             raise BundleError(
                 f"{path}: has {status.st_size} bytes, the limit is {most}", remedy="is this the right file?"
             )
+        if check is not None:
+            check(path, status)
         return file.read(status.st_size)
 
 
@@ -70,7 +77,7 @@ def read_arrays(data: bytes, *, where: str, remedy: str) -> dict[str, npt.NDArra
     """
     try:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
-        if not isinstance(archive, NpzFile):
+        if not isinstance(archive, NpzFile) or archive.zip is None:
             raise ValueError("not an archive of arrays")
         with archive:
             members = archive.zip.infolist()

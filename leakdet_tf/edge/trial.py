@@ -1,8 +1,8 @@
 """A bundle tried in a process of its own: a malformed model file can kill the process whose runtime parses it.
 
-The child opens the very files that this process has checked, answers the golden frames and ends. What it survives, this
-process may open. That keeps a program alive; it is no wall against an attacker, who may write a file that only pretends.
-Signatures are: see :mod:`~leakdet_tf.edge.trust`.
+The child opens the very files that this process has checked, answers the golden frames and ends. What it survives,
+this process may open. That keeps a program alive; it is no wall against an attacker, who may write a file that only
+pretends. Signatures are: see :mod:`~leakdet_tf.edge.trust`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are listed rightly and hold what they should not: a line at load, never another exception or a later one."""
+"""Files that are listed rightly and hold what they should not: one line at load, and no other exception."""
 
 from __future__ import annotations
 
