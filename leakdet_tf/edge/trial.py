@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import command, environment, signal_name
 from leakdet_tf.core.errors import BundleError, ContractError, LeakdetError, MissingExtraError
 from leakdet_tf.edge.bundle import Bundle, open_again
 
@@ -34,9 +34,9 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
             file and the signal, or is the child's.
     """
     place = bundle.folder / bundle.model_file
-    command = [sys.executable, "-m", __name__, str(bundle.folder), bundle.digest, str(threads or 0)]
+    line = command(__name__, str(bundle.folder), bundle.digest, str(threads or 0))
     try:
-        done = subprocess.run(command, env=environment(), capture_output=True, timeout=limit_s, check=False)
+        done = subprocess.run(line, env=environment(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise BundleError(
             f"{place}: its trial took over {limit_s:g} s", remedy="is the machine overloaded? Else export it anew"

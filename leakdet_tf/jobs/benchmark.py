@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from leakdet_tf import __version__
 from leakdet_tf.analysis.benchmark import case, lines, metric_of
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import command, environment, signal_name
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import Size, decode, resize
@@ -27,7 +26,7 @@ from leakdet_tf.jobs.runs import EXPERIMENT, Log
 ROUNDS = 3
 """Answers are counted in so many rounds, each in new processes and in the reverse order of the one before."""
 VGA = (480, 640)
-COMMAND = (sys.executable, "-m", "leakdet_tf.edge.benchmark")
+COMMAND = command("leakdet_tf.edge.benchmark")
 
 
 @dataclass(frozen=True)
