@@ -25,6 +25,7 @@ _HEAD = (
     "load s",
     "memory MB\npeak",
     "\ngrown",
+    "precision",
     "model\nMB",
     "metric",
 )
@@ -106,6 +107,7 @@ def row(bundle: dict[str, Any], one: dict[str, Any]) -> list[str]:
         f"{one['outside']:.1%}",
         f"{one['load_s']:.2f}",
         *("-" if value is None else f"{value / _MB:.1f}" for value in memory),
+        bundle["engine"]["precision"] if bundle["engine"] else "-",
         f"{bundle['model_bytes'] / _MB:.2f}",
         _metric(bundle["metric"]),
     ]

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from leakdet_tf.cli.options import trusted
+
 
 def _counts(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
     if text is None:
@@ -33,6 +35,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--runs", type=click.IntRange(min=1), default=60, show_default=True, help="Answers counted of each.")
 @click.option("--warm-up", type=click.IntRange(min=0), default=5, show_default=True, help="Answers before, uncounted.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=0, help="Then answer so long without a pause.")
+@trusted
 @click.option("--json", "json_file", metavar="FILE", help="Write every time and the machine's facts.")
 @click.option("--plot", metavar="FILE", help="Draw a PNG; needs matplotlib.")
 def command(bundles: tuple[str, ...], **given: Any) -> int:

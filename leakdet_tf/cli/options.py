@@ -10,4 +10,5 @@ overrides = click.option(
     help="Override a key of the experiment file, such as train.epochs=3. Repeatable.",
 )
 threads = click.option("--threads", type=click.IntRange(min=1), help="CPU threads for an exported model.")
+trusted = click.option("--trusted", metavar="KEY", help="Take only bundles that this public key has signed.")
 model = click.argument("model", metavar="RUN_OR_BUNDLE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from leakdet_tf.cli.options import model, threads
+from leakdet_tf.cli.options import model, threads, trusted
 
 
 @click.command("predict")
@@ -12,7 +12,8 @@ from leakdet_tf.cli.options import model, threads
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
 @click.option("--out", default="predictions", show_default=True, metavar="DIR", help="Folder for the answers.")
 @threads
-def command(model: str, pictures: tuple[str, ...], out: str, threads: int | None) -> int:
+@trusted
+def command(model: str, pictures: tuple[str, ...], out: str, threads: int | None, trusted: str | None) -> int:
     """Answer for pictures: overlays, masks, labels or boxes, CSV lines.
 
     PICTURE is a file, a folder that is searched through, or a pattern in quotes such as 'frames/*.jpg'. A picture
@@ -20,6 +21,8 @@ def command(model: str, pictures: tuple[str, ...], out: str, threads: int | None
     """
     from leakdet_tf.jobs.predict import predict
 
-    done = predict(model, pictures, out=out, threads=threads, log=lambda line: click.echo(line, err=True))
+    done = predict(
+        model, pictures, out=out, threads=threads, trusted=trusted, log=lambda line: click.echo(line, err=True)
+    )
     click.echo(f"{done.answered} answered, {done.refused} refused: {done.table}")
     return 1 if done.refused else 0

@@ -12,6 +12,12 @@ from typing import Any
 
 import leakdet_tf
 
+_SAFE_PATH = hasattr(sys.flags, "safe_path")  # from Python 3.11 on: what PYTHONSAFEPATH sets
+_RUN = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+
 
 def search_path() -> list[str]:
     """Where this process looks for modules, as absolute folders."""
@@ -21,11 +27,21 @@ def search_path() -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """The variables of a child that finds the modules that this process does, and ``more`` of them.
 
-    This very package comes first: with ``python -m`` the working folder would, and it may hold another version.
+    This very package comes first, and with :func:`command` the working folder does not, which may hold another version.
     """
     home = str(Path(leakdet_tf.__file__).resolve().parents[1])
     path = os.pathsep.join([home, *search_path()])
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **more}
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of ``python -m module`` with arguments, for a child with the variables of :func:`environment`.
+
+    It takes no module from the working folder. Before Python 3.11, which has no PYTHONSAFEPATH, ``-m`` would.
+    """
+    if _SAFE_PATH:
+        return [sys.executable, "-m", module, *arguments]
+    return [sys.executable, "-c", _RUN, module, *arguments]
 
 
 def ask(module: str, *arguments: str, limit_s: float) -> dict[str, Any]:
@@ -34,10 +50,10 @@ def ask(module: str, *arguments: str, limit_s: float) -> dict[str, Any]:
     Returns:
         ``ok``, and if so what the object holds, else ``fault``: one line, of a failure the last of its stderr.
     """
-    command, quiet = [sys.executable, "-m", module, *arguments], environment(TF_CPP_MIN_LOG_LEVEL="3")
+    line, quiet = command(module, *arguments), environment(TF_CPP_MIN_LOG_LEVEL="3")
     try:
         done = subprocess.run(
-            command, env=quiet, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
+            line, env=quiet, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired:
         return {"ok": False, "fault": f"gave no answer in {limit_s:g} s"}

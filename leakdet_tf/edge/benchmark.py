@@ -19,7 +19,7 @@ import numpy as np
 
 from leakdet_tf.core.errors import BundleError, LeakdetError
 from leakdet_tf.core.images import Pixels, Size, resize
-from leakdet_tf.edge.bundle import GoldenFrame
+from leakdet_tf.edge.bundle import GoldenFrame, open_again
 from leakdet_tf.edge.machine import resident, sensors
 from leakdet_tf.edge.predictor import Predictor
 
@@ -37,7 +37,8 @@ class Request:
     """What the child does: the bundle's folder, CPU threads, a file of frames, and how often.
 
     ``frames`` is an ``.npz`` as :func:`frame_bytes` makes it. ``seconds`` above 0 asks for a sustained run instead of
-    ``runs`` answers.
+    ``runs`` answers. ``digest`` is the :attr:`~leakdet_tf.edge.bundle.Bundle.digest` of what is to be measured; without
+    it that is whatever the folder holds.
     """
 
     bundle: str
@@ -46,6 +47,7 @@ class Request:
     runs: int
     warm_up: int
     seconds: float = 0.0
+    digest: str = ""
 
     def to_json(self) -> str:
         """For the child's standard input."""
@@ -59,15 +61,16 @@ def measure(request: Request) -> dict[str, Any]:
         ``load_s``, from opening to the first answer, hashes and golden frames included; ``invoke_ms`` and
         ``predict_ms``, a time for each counted answer; ``rss``: bytes ``before`` the bundle was opened, at the
         ``peak``, and how much the bundle made it ``grow``, or None where the machine does not tell; ``windows`` of a
-        sustained run, see :func:`sustain`.
+        sustained run, see :func:`sustain`; ``engine``, what the card of a TensorRT engine says, or None.
 
     Raises:
-        LeakdetError: the bundle is refused, or does not take these frames.
+        LeakdetError: the bundle is refused or was changed, or does not take these frames.
     """
     frames = _frames(Path(request.frames))
     before = resident()
     start = perf_counter()
-    predictor = Predictor(request.bundle, threads=request.threads)
+    bundle = open_again(request.bundle, request.digest) if request.digest else request.bundle
+    predictor = Predictor(bundle, threads=request.threads)
     predictor.predict(dict(frames[0]))
     load_s = perf_counter() - start
     answer(predictor, frames, request.warm_up, first=1)
@@ -76,7 +79,8 @@ def measure(request: Request) -> dict[str, Any]:
     after = resident()
     rss = {"before": before[0], "peak": after[1], "grow": after[1] - before[0]} if before and after else None
     invoke_ms, predict_ms = [one[0] for one in times], [one[1] for one in times]
-    return {"load_s": load_s, "invoke_ms": invoke_ms, "predict_ms": predict_ms, "rss": rss, "windows": windows}
+    times_ms = {"invoke_ms": invoke_ms, "predict_ms": predict_ms}
+    return {"load_s": load_s, **times_ms, "rss": rss, "windows": windows, "engine": predictor.card.get("engine")}
 
 
 def answer(predictor: Predictor, frames: Frames, times: int, *, first: int = 0) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
+from leakdet_tf.edge.reading import TEXT_BYTES, read_arrays, read_file
 
 SUMS = "SHA256SUMS"
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
 CARD = "card.json"
 MODELS = ("model.tflite", "model.onnx")
+MOST_TOLERANCE = 0.1
+"""The largest tolerance of golden frames that a card may state, which is the largest of any format."""
+_PIXELS, _OUTPUTS = (np.uint8, np.uint16), (np.float32,)
 _AGAIN = "copy the bundle again, or export it anew"
 
 
@@ -54,6 +58,11 @@ class Bundle:
         """Largest allowed difference of a replayed output, as :func:`~leakdet_tf.edge.golden.gap` tells it."""
         return float(self.card["golden"]["tolerance"])
 
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the text of ``sums``, and so of all the files."""
+        return _digest(self.sums)
+
 
 def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None) -> Bundle:
     """Read a bundle's folder; every byte is hashed before any parser but that of ``SHA256SUMS`` sees it.
@@ -73,6 +82,28 @@ def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None
         from leakdet_tf.edge.trust import check
 
         check(folder, sums, trusted)
+    return _whole(folder, sums)
+
+
+def open_again(folder: str | Path, digest: str) -> Bundle:
+    """In another process, the bundle that one has opened there: its files are those of :attr:`Bundle.digest`.
+
+    Raises:
+        BundleError: they are others by now, which is found before any parser but that of ``SHA256SUMS`` sees them; or
+            as of :func:`open_bundle`.
+    """
+    folder = Path(folder)
+    sums = read_sums(folder)
+    if _digest(sums) != digest:
+        raise BundleError(f"{folder}: changed while it was opened", remedy="try again")
+    return _whole(folder, sums)
+
+
+def _digest(sums: Mapping[str, str]) -> str:
+    return sha256_bytes(sums_text(sums).encode("ascii"))
+
+
+def _whole(folder: Path, sums: dict[str, str]) -> Bundle:
     models = [name for name in MODELS if name in sums]
     missing = [name for name in (CONTRACT, GOLDEN, CARD) if name not in sums]
     if missing or len(models) != 1:
@@ -81,11 +112,23 @@ def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None
     content = {name: _checked(folder / name, digest) for name, digest in sums.items()}
     try:
         card = json.loads(content[CARD])
-        float(card["golden"]["tolerance"])
-    except (ValueError, KeyError, TypeError) as error:
+        tolerance = card["golden"]["tolerance"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{folder / CARD}: malformed ({error})", remedy=_AGAIN) from error
+    if type(tolerance) not in (int, float) or not 0 <= tolerance <= MOST_TOLERANCE:
+        raise BundleError(
+            f"{folder / CARD}: golden.tolerance must be from 0 to {MOST_TOLERANCE:g}, is {repr(tolerance)[:40]}",
+            remedy="export it anew",
+        )
     contract = Contract.from_bytes(content[CONTRACT], where=str(folder / CONTRACT))
     golden = read_golden(content[GOLDEN], where=str(folder / GOLDEN))
+    for number, frame in enumerate(golden):
+        if set(frame.images) != set(contract.inputs):
+            raise BundleError(
+                f"{folder / GOLDEN}: golden frame {number} has pictures {sorted(frame.images)}, "
+                f"the contract says {sorted(contract.inputs)}",
+                remedy=_AGAIN,
+            )
     return Bundle(folder, models[0], content[models[0]], contract, card, golden, sums)
 
 
@@ -93,29 +136,37 @@ def read_sums(folder: Path) -> dict[str, str]:
     """Hex SHA-256 by name of file, as the folder's ``SHA256SUMS`` says.
 
     Raises:
-        BundleError: there is none, or a line of it is malformed.
+        BundleError: there is none, or it is not the text that :func:`sums_text` gives for what it lists: a line is
+            malformed or not ended, or a name stands there twice.
     """
     path = folder / SUMS
     try:
-        text = path.read_bytes().decode("ascii")
+        text = read_file(path, TEXT_BYTES).decode("ascii")
     except OSError as error:
         raise BundleError(
             f"{folder}: not a bundle ({SUMS} {error.strerror})", remedy="give the folder of an export"
         ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: malformed", remedy=_AGAIN) from error
-    sums = {}
-    for line in text.splitlines():
+    sums: dict[str, str] = {}
+    for line in text.split("\n")[:-1]:
         match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)", line)
         if not match:
             raise BundleError(f"{path}: malformed line {line[:80]!r}", remedy=_AGAIN)
         sums[match[2]] = match[1]
+    if sums_text(sums) != text:
+        raise BundleError(f"{path}: malformed: a name stands there twice, or its end is missing", remedy=_AGAIN)
     return sums
+
+
+def sums_text(sums: Mapping[str, str]) -> str:
+    """The text of a ``SHA256SUMS`` for hex digests by name of file, in their order."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
 def _checked(path: Path, digest: str) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy=_AGAIN) from error
     if sha256_bytes(data) != digest:
@@ -124,16 +175,20 @@ def _checked(path: Path, digest: str) -> bytes:
 
 
 def read_golden(data: bytes, *, where: str) -> list[GoldenFrame]:
-    """Golden frames from the bytes of an ``.npz`` with keys ``<frame>/image/<input>`` and ``<frame>/output/<name>``."""
+    """Golden frames from the bytes of an ``.npz`` with keys ``<frame>/image/<input>`` and ``<frame>/output/<name>``.
+
+    Raises:
+        BundleError: there is none, or an array is not what :class:`GoldenFrame` says.
+    """
     frames: dict[int, GoldenFrame] = {}
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            for key in archive.files:
-                number, kind, name = key.split("/", 2)
-                frame = frames.setdefault(int(number), GoldenFrame({}, {}))
-                (frame.images if kind == "image" else frame.outputs)[name] = archive[key]
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{where}: malformed golden frames ({error})", remedy=_AGAIN) from error
+    for key, array in read_arrays(data, where=f"{where}: golden frames", remedy=_AGAIN).items():
+        match = re.fullmatch(r"([0-9]{1,9})/(image|output)/(.+)", key)
+        if not match:
+            raise BundleError(f"{where}: golden frames cannot be read (key {key[:80]!r})", remedy=_AGAIN)
+        frame = frames.setdefault(int(match[1]), GoldenFrame({}, {}))
+        if array.dtype not in (_PIXELS if match[2] == "image" else _OUTPUTS):
+            raise BundleError(f"{where}: golden frames cannot be read ('{key}' is {array.dtype})", remedy=_AGAIN)
+        (frame.images if match[2] == "image" else frame.outputs)[match[3]] = array
     if not frames:
         raise BundleError(f"{where}: holds no golden frame", remedy=_AGAIN)
     return [frames[number] for number in sorted(frames)]

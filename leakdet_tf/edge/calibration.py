@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.edge.backends.cuda import Buffer, Cuda
+from leakdet_tf.edge.reading import read_arrays, read_file
 
 CALIBRATION = "calibration.npz"
 """The pictures' name in a bundle: one array (N, h, w, C) by input name."""
@@ -41,7 +39,7 @@ def read_pictures(path: Path, digest: str, contract: Contract) -> Pictures:
         BundleError: the file is missing, changed or malformed, or its pictures are not what the contract takes.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy="copy the bundle again") from error
     if sha256_bytes(data) != digest:
@@ -58,11 +56,7 @@ def parsed(data: bytes, contract: Contract, *, where: str) -> dict[str, Pixels]:
     Raises:
         BundleError: they are malformed, or not what the contract takes.
     """
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{where}: calibration pictures cannot be read ({error})", remedy=_REMEDY) from error
+    arrays = read_arrays(data, where=f"{where}: calibration pictures", remedy=_REMEDY)
     if set(arrays) != set(contract.inputs):
         raise BundleError(
             f"{where}: holds {sorted(arrays)}, the contract says {sorted(contract.inputs)}", remedy=_REMEDY

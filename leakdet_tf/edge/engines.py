@@ -1,7 +1,8 @@
 """Where a device keeps the engines that it has built, and how it knows that one is still the right one.
 
 An engine belongs to one TensorRT version and one GPU (NVIDIA says so of both), and it is machine code: what is opened
-here has the key of this model on this device, and the bytes that were written. A folder holds
+here has the key of this model on this device, and the bytes that were written, and nobody but this user and root may
+write it. A folder holds
 
     KEY.json      the whole key, the engine's card, and the SHA-256 of the two files below; its own SHA-256 is in it
     SHA.plan      the serialized engine, as trtexec --loadEngine takes it
@@ -26,12 +27,14 @@ from typing import Any
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes, write_bytes, write_json, write_text
 from leakdet_tf.edge.bundle import GoldenFrame, golden_bytes, read_golden
+from leakdet_tf.edge.reading import TEXT_BYTES, read_file
 
 FORMAT = 1
 VARIABLE = "LEAKDET_CACHE"
 """The environment variable that names the folder to keep engines in."""
 _REMEDY = "build it again on this device: leakdet-tf engine BUNDLE --anew"
 _DIGITS = 32  # of the SHA-256 in names
+_MODE = 0o600
 _LOCK = "lock"
 
 
@@ -84,7 +87,8 @@ def find(folder: Path, key: Key) -> Engine | None:
     """The engine of this key, or None where there is none.
 
     Raises:
-        BundleError: there is one, but it is damaged, of another key, or in a folder that anybody may write.
+        BundleError: there is one, but it is damaged or of another key; or it or the folder is another user's, or others
+            may write it.
     """
     return _read(folder, key.name, lambda found: found == key)
 
@@ -97,7 +101,7 @@ def current(folder: Path, key: Key) -> Engine | None:
     """
     path = folder / f"{key.slot}.current"
     try:
-        name = path.read_text(encoding="ascii").strip()
+        name = read_file(path, TEXT_BYTES, check=_private).decode("ascii").strip()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -109,7 +113,7 @@ def current(folder: Path, key: Key) -> Engine | None:
 
 def choose(folder: Path, key: Key) -> None:
     """Make this key's engine the one that :func:`current` gives."""
-    write_text(folder / f"{key.slot}.current", key.name + "\n")
+    write_text(folder / f"{key.slot}.current", key.name + "\n", mode=_MODE)
 
 
 def store(folder: Path, key: Key, plan: bytes, golden: list[GoldenFrame], card: dict[str, Any]) -> Engine:
@@ -117,9 +121,9 @@ def store(folder: Path, key: Key, plan: bytes, golden: list[GoldenFrame], card: 
     answers = golden_bytes(golden)
     files = {f"{sha256_bytes(plan)}.plan": plan, f"{sha256_bytes(answers)}.npz": answers}
     for name, content in files.items():
-        write_bytes(folder / name, content)
+        write_bytes(folder / name, content, mode=_MODE)
     told = {"format": FORMAT, "key": asdict(key), "files": list(files), "card": card}
-    write_json(folder / f"{key.name}.json", told | {"sha256": _digest(told)})
+    write_json(folder / f"{key.name}.json", told | {"sha256": _digest(told)}, mode=_MODE)
     choose(folder, key)
     _sweep(folder)
     return Engine(key, folder / next(iter(files)), plan, golden, card)
@@ -134,7 +138,8 @@ def alone(folder: Path, log: Callable[[str], object]) -> Iterator[None]:
     import fcntl
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _private(folder)
+    _private(folder, folder.stat())
+    (folder / _LOCK).touch(_MODE)
     with (folder / _LOCK).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,18 +154,18 @@ def alone(folder: Path, log: Callable[[str], object]) -> Iterator[None]:
 def _read(folder: Path, name: str, right: Callable[[Key], bool]) -> Engine | None:
     path = folder / f"{name}.json"
     try:
-        data = path.read_bytes()
+        data = read_file(path, check=_private)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy=_REMEDY) from error
-    _private(folder)
+    _private(folder, folder.stat())
     try:
         told = json.loads(data)
         whole = told.pop("sha256") == _digest(told) and told["format"] == FORMAT
         key, card = Key(**told["key"]), dict(told["card"])
         plan_name, golden_name = told["files"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path}: damaged ({error})", remedy=_REMEDY) from error
     if not whole or key.name != name or not right(key):
         raise BundleError(f"{path}: damaged, or of another engine", remedy=_REMEDY)
@@ -171,7 +176,7 @@ def _read(folder: Path, name: str, right: Callable[[Key], bool]) -> Engine | Non
 
 def _content(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path, check=_private)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy=_REMEDY) from error
     if sha256_bytes(data) != path.stem:
@@ -179,11 +184,14 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _private(folder: Path) -> None:
-    if folder.stat().st_mode & stat.S_IWOTH:
+def _private(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
         raise BundleError(
-            f"{folder}: anybody may write here, and an engine is machine code", remedy=f"chmod o-w {folder}"
+            f"{path}: belongs to user {status.st_uid}, and an engine is machine code",
+            remedy=f"build it as the user who runs it, or as root; {VARIABLE} names the folder of engines",
         )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BundleError(f"{path}: others may write it, and an engine is machine code", remedy=f"chmod go-w {path}")
 
 
 def _sweep(folder: Path) -> None:

@@ -18,7 +18,7 @@ from leakdet_tf.core.records import Boxes, Classification, Mask
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.backends import RUNTIMES, open_backend
 from leakdet_tf.edge.backends.protocol import Backend
-from leakdet_tf.edge.bundle import Bundle, GoldenFrame, open_bundle
+from leakdet_tf.edge.bundle import CONTRACT, Bundle, GoldenFrame, open_bundle
 from leakdet_tf.edge.counters import Counters, Stats
 from leakdet_tf.edge.golden import gap
 
@@ -144,12 +144,24 @@ class Predictor:
 
     def _replay(self, bundle: Bundle, warm_up: int) -> None:
         for number, frame in enumerate(bundle.golden):
-            inputs, geometry = self.prepare(frame.images)
+            try:
+                inputs, geometry = self.prepare(frame.images)
+            except ContractError as error:
+                raise BundleError(
+                    f"{bundle.folder}: golden frame {number}: {error.args[0]}", remedy="export it anew"
+                ) from error
             outputs = self.backend.run(inputs)
-            if set(outputs) != set(frame.outputs):
+            if _dtypes(outputs) != _dtypes(frame.outputs):
                 raise BundleError(
                     f"{bundle.folder}: golden frame {number} names other outputs", remedy="export it anew"
                 )
+            try:
+                self._task.decode(outputs, self.contract, geometry)
+            except ContractError as error:
+                raise BundleError(
+                    f"{bundle.folder}: {CONTRACT} does not tell what {bundle.model_file} answers: {error.args[0]}",
+                    remedy="export it anew",
+                ) from error
             for name, kept in frame.outputs.items():
                 found = gap(kept, outputs[name], self.contract, geometry)
                 if not found <= bundle.golden_tolerance:
@@ -170,6 +182,10 @@ def _runtime(bundle: Bundle, threads: int | None) -> tuple[Backend, Bundle]:
         return open_engine(bundle)
     opened = open_backend(bundle.model_file, bundle.model, bundle.contract, threads=threads, folder=bundle.folder)
     return opened, bundle
+
+
+def _dtypes(outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, np.dtype[Any]]:
+    return {name: array.dtype for name, array in outputs.items()}
 
 
 def _opened(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> Bundle:

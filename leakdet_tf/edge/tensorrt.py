@@ -187,7 +187,12 @@ def trtexec_command(
 
 
 def _right_kind(bundle: Bundle) -> None:
-    if bundle.card.get("kind") != KIND or bundle.model_file != "model.onnx":
+    if bundle.card.get("kind") == KIND and bundle.model_file != "model.onnx":
+        raise BundleError(
+            f"{bundle.folder}: its card says '{KIND}', and it holds {bundle.model_file} instead of model.onnx",
+            remedy="export it anew",
+        )
+    if bundle.card.get("kind") != KIND:
         raise BundleError(
             f"{bundle.folder}: a bundle of kind '{bundle.card.get('kind')}', engines are built from '{KIND}'",
             remedy="export it so: leakdet-tf export RUN --set 'export.formats=[\"tensorrt\"]'",

@@ -1,8 +1,8 @@
 """A bundle tried in a process of its own: a malformed model file can kill the process whose runtime parses it.
 
-The child opens the bundle, answers its golden frames and ends. What it survives, this process may open. That keeps a
-program alive; it is no wall against an attacker, who may write a file that only pretends. Signatures are: see
-:mod:`~leakdet_tf.edge.trust`.
+The child opens the very files that this process has checked, answers the golden frames and ends. What it survives,
+this process may open. That keeps a program alive; it is no wall against an attacker, who may write a file that only
+pretends. Signatures are: see :mod:`~leakdet_tf.edge.trust`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import json
 import subprocess
 import sys
 
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import command, environment, signal_name
 from leakdet_tf.core.errors import BundleError, ContractError, LeakdetError, MissingExtraError
-from leakdet_tf.core.files import sha256_bytes
-from leakdet_tf.edge.bundle import Bundle, open_bundle
+from leakdet_tf.edge.bundle import Bundle, open_again
 
 LIMIT_S = 120
 """Seconds that a trial may take, by the clock and of the processors."""
@@ -35,9 +34,9 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
             file and the signal, or is the child's.
     """
     place = bundle.folder / bundle.model_file
-    command = [sys.executable, "-m", __name__, str(bundle.folder), sha256_bytes(bundle.model), str(threads or 0)]
+    line = command(__name__, str(bundle.folder), bundle.digest, str(threads or 0))
     try:
-        done = subprocess.run(command, env=environment(), capture_output=True, timeout=limit_s, check=False)
+        done = subprocess.run(line, env=environment(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise BundleError(
             f"{place}: its trial took over {limit_s:g} s", remedy="is the machine overloaded? Else export it anew"
@@ -59,13 +58,11 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
 
 
 def main(folder: str, digest: str, threads: int) -> int:
-    """In the child: exit status 0 where the bundle answers as it should."""
+    """In the child: exit status 0 where the bundle whose files have this digest answers as it should."""
     from leakdet_tf.edge.predictor import Predictor
 
     try:
-        opened = open_bundle(folder)
-        if sha256_bytes(opened.model) != digest:
-            raise BundleError(f"{opened.folder / opened.model_file}: changed while it was opened", remedy="try again")
+        opened = open_again(folder, digest)
         if opened.card.get("kind") != "tensorrt":  # CUDA reserves more addresses than any machine has memory
             _limit(LIMIT_BYTES + 16 * len(opened.model))
         Predictor(opened, threads=threads or None)

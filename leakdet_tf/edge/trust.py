@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import write_bytes, write_json
 from leakdet_tf.edge.bundle import CARD, CONTRACT, SUMS, open_bundle, read_sums
+from leakdet_tf.edge.reading import TEXT_BYTES, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -212,7 +213,7 @@ def _kind(key: object) -> str:
 
 def _part(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_file(folder / name, TEXT_BYTES)
     except OSError as error:
         raise BundleError(
             f"{folder}: not signed ({name} {error.strerror}), and only signed bundles are trusted here", remedy=_COPY

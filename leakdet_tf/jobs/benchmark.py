@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from leakdet_tf import __version__
 from leakdet_tf.analysis.benchmark import case, lines, metric_of
-from leakdet_tf.core.children import environment, signal_name
+from leakdet_tf.core.children import command, environment, signal_name
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import Size, decode, resize
@@ -27,7 +26,7 @@ from leakdet_tf.jobs.runs import EXPERIMENT, Log
 ROUNDS = 3
 """Answers are counted in so many rounds, each in new processes and in the reverse order of the one before."""
 VGA = (480, 640)
-COMMAND = (sys.executable, "-m", "leakdet_tf.edge.benchmark")
+COMMAND = command("leakdet_tf.edge.benchmark")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class _Subject:
     rounds: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     sustained: dict[str, Any] | None = None
     fault: str = ""
+    digest: str = ""
+    engine: dict[str, Any] | None = None  # what its children ran, where that is no file of the bundle
 
 
 def benchmark(
@@ -62,6 +63,7 @@ def benchmark(
     seconds: float = 0.0,
     json_file: str | None = None,
     plot: str | None = None,
+    trusted: str | None = None,
     log: Log,
 ) -> Benchmarked:
     """Measure bundles by turns and tell latency, memory, size and metric.
@@ -76,16 +78,21 @@ def benchmark(
         seconds: length of a sustained run of each bundle with the most threads; 0 for none.
         json_file: where to write the report.
         plot: where to draw it, a PNG file.
+        trusted: the public key, in PEM, that must have signed each bundle; None takes any that is whole.
         log: takes lines for the user; a bundle that cannot be measured gets one, and the rest go on.
 
     Raises:
-        LeakdetError: nothing could be measured, or what is asked for makes no sense.
+        LeakdetError: nothing could be measured, what is asked for makes no sense, or ``trusted`` is no such key.
         MissingExtraError: ``plot`` without matplotlib, which is told before anything is measured.
     """
     counts = list(dict.fromkeys(threads)) or sorted({1, cores()})
     if min(counts) < 1 or runs < 1 or warm_up < 0 or not 0 <= seconds < float("inf"):
         raise LeakdetError("threads and runs must be at least 1, warm-up and seconds at least 0")
     draw = _drawing() if plot else None
+    if trusted is not None:
+        from leakdet_tf.edge.trust import public_key
+
+        public_key(trusted)
     for path in map(Path, filter(None, (json_file, plot))):  # found out now, not after minutes of measuring
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -95,7 +102,7 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="leakdet-") as place:
         given = _pictures(frames, size) if frames else None
         subjects = [
-            _subject(folder, name, given, size, Path(place) / f"{number}.npz")
+            _subject(folder, name, given, size, trusted, Path(place) / f"{number}.npz")
             for number, (folder, name) in enumerate(zip(folders, names(folders), strict=True))
         ]
         _measure(subjects, counts, runs, warm_up, seconds, log)
@@ -160,10 +167,12 @@ def names(folders: Sequence[Path]) -> list[str]:
     return found
 
 
-def _subject(folder: Path, name: str, given: Frames | None, size: Size | None, place: Path) -> _Subject:
+def _subject(
+    folder: Path, name: str, given: Frames | None, size: Size | None, trusted: str | None, place: Path
+) -> _Subject:
     # the bundle is hashed here and its card read; only the child parses the model
     try:
-        bundle = open_bundle(folder)
+        bundle = open_bundle(folder, trusted=trusted)
         place.write_bytes(frame_bytes(_fitting(bundle, given, size)))
     except LeakdetError as error:
         return _Subject(folder, name, {}, place, fault=_named(folder, str(error)))
@@ -176,7 +185,7 @@ def _subject(folder: Path, name: str, given: Frames | None, size: Size | None, p
         "model_bytes": len(bundle.model),
         "metric": metric_of(bundle.card),
     }
-    return _Subject(folder, name, told, place)
+    return _Subject(folder, name, told, place, digest=bundle.digest)
 
 
 def _fitting(bundle: Bundle, given: Frames | None, size: Size | None) -> Frames:
@@ -217,13 +226,13 @@ def _measure(
             if one.fault:
                 continue
             log(f"round {number + 1} of {rounds}: {one.name}, {count} thread{'s' if count > 1 else ''}")
-            request = Request(str(one.folder), count, str(one.frames), share, warm_up)
+            request = Request(str(one.folder), count, str(one.frames), share, warm_up, digest=one.digest)
             if found := _asked(one, request, log if len(subjects) > 1 else None):
                 one.rounds[count].append(found)
     for one in subjects if seconds > 0 else ():
         if not one.fault:
             log(f"sustained: {one.name}, {max(counts)} threads, {seconds:g} s")
-            request = Request(str(one.folder), max(counts), str(one.frames), 0, warm_up, seconds)
+            request = Request(str(one.folder), max(counts), str(one.frames), 0, warm_up, seconds, one.digest)
             if found := _asked(one, request, log if len(subjects) > 1 else None):
                 one.sustained = {"threads": max(counts), "windows": found["windows"]}
 
@@ -231,7 +240,11 @@ def _measure(
 def _asked(one: _Subject, request: Request, log: Log | None) -> dict[str, Any] | None:
     # a bundle whose child fails is left out for good: half of its rounds would not compare
     try:
-        return ask(request)
+        found = ask(request)
+        if one.engine not in (None, found["engine"]):
+            raise BundleError(f"{one.folder}: its engine was built anew meanwhile", remedy="measure it again")
+        one.engine = found["engine"]
+        return found
     except LeakdetError as error:
         one.fault = _named(one.folder, str(error))
         if log:
@@ -282,7 +295,10 @@ def _named(folder: Path, text: str) -> str:
 
 def _figures(one: _Subject) -> dict[str, Any]:
     cases = [case(count, rounds, one.name) for count, rounds in sorted(one.rounds.items())]
-    return {"name": one.name, "folder": str(one.folder), **one.facts, "cases": cases, "sustained": one.sustained}
+    told = {"name": one.name, "folder": str(one.folder), **one.facts, "engine": one.engine}
+    if one.engine:  # not the bundle's file, whose size and figure say nothing of it
+        told |= {"model_bytes": one.engine["bytes"], "metric": None}
+    return {**told, "cases": cases, "sustained": one.sustained}
 
 
 def _drawing() -> Callable[[dict[str, Any], Path], None]:

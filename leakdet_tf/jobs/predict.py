@@ -32,7 +32,9 @@ class Predicted:
     table: Path
 
 
-def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None, log: Log) -> Predicted:
+def predict(
+    model: str, sources: Sequence[str], *, out: str, threads: int | None, trusted: str | None = None, log: Log
+) -> Predicted:
     """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
     ``boxes.csv`` with a line for each box.
 
@@ -41,13 +43,14 @@ def predict(model: str, sources: Sequence[str], *, out: str, threads: int | None
         sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``.
         out: folder for the answers.
         threads: CPU threads of an exported model.
+        trusted: the public key, in PEM, that must have signed the bundle; None takes any model.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
     Raises:
         DataError: nothing matches a source, or the answers cannot be written.
     """
     pictures = find_pictures(sources)
-    opened = open_model(model, threads=threads)
+    opened = open_model(model, threads=threads, trusted=trusted)
     if opened.note:
         log(opened.note)
     predictor, folder = opened.predictor, Path(out)

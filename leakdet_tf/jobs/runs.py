@@ -119,19 +119,25 @@ def logger(path: Path, echo: Log) -> Log:
     return log
 
 
-def open_model(path: str | Path, *, threads: int | None = None) -> Opened:
+def open_model(path: str | Path, *, threads: int | None = None, trusted: str | None = None) -> Opened:
     """Open a run's Keras model, or a bundle's exported one.
 
+    With ``trusted``, a public key in PEM, only a bundle that it has signed.
+
     Raises:
-        LeakdetError: neither a run nor a bundle, or it cannot be used.
+        LeakdetError: neither a run nor a bundle, or it cannot be used, or is not what ``trusted`` has signed.
     """
     folder = Path(path)
     if (folder / SUMS).is_file():
-        predictor = Predictor(folder, threads=threads)
+        predictor = Predictor(folder, threads=threads, trusted=trusted)
         return Opened(predictor, str(predictor.card.get("kind", "bundle")), folder, _experiment_above(folder))
     if not (folder / EXPERIMENT).is_file():
         raise LeakdetError(
             f"{folder}: neither a run nor a bundle", remedy="give a folder under runs/, or an export in one"
+        )
+    if trusted is not None:
+        raise LeakdetError(
+            f"{folder}: a run, and only bundles are signed", remedy="give an export in it, or leave --trusted out"
         )
     model, note = _model_file(folder)
     backend.start(backend.to_open(folder / EXPERIMENT))

@@ -11,7 +11,6 @@ import contextlib
 import json
 import queue
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from leakdet_tf.core import errors
-from leakdet_tf.core.children import environment, search_path
+from leakdet_tf.core.children import command, environment, search_path
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.edge.machine import cores
 from leakdet_tf.synth.picture import Picture, Saved, draw
@@ -80,10 +79,10 @@ class _Worker:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        command = [sys.executable, "-m", "leakdet_tf.synth.worker"]
+        line = command("leakdet_tf.synth.worker")
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment(**_ONE_THREAD)
+                line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment(**_ONE_THREAD)
             )
         except OSError:
             self._log.close()

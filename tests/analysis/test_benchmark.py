@@ -35,7 +35,14 @@ def report() -> dict[str, Any]:
     ]
     names = ("tflite_float32", "tflite_int8")
     bundles = [
-        {"name": name, "model_bytes": 1_234_567, "metric": metric, "cases": cases, "sustained": sustained}
+        {
+            "name": name,
+            "model_bytes": 1_234_567,
+            "metric": metric,
+            "cases": cases,
+            "sustained": sustained,
+            "engine": None,
+        }
         for name, metric, sustained in zip(
             names, (METRIC, None), (None, {"threads": 2, "windows": windows}), strict=True
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import leakdet_tf
-from leakdet_tf.core.children import ask, environment, signal_name
+from leakdet_tf.core import children
+from leakdet_tf.core.children import ask, command, environment, signal_name
 
 
 def test_a_child_takes_this_package_and_our_other_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +94,30 @@ def test_it_does_not_outlive_our_own_end(answering: Path, tmp_path: Path) -> Non
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(place.read_text()), 0)
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["by -m", "before Python 3.11"])
+def test_a_child_takes_no_module_from_the_working_folder(
+    answering: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    """Before 3.11 no variable keeps ``-m`` from it, so the other command line has to do without one."""
+    answering.write_text("import json, sys; print(json.dumps([__name__, sys.argv[1:], __file__]))")
+    where = tmp_path / "working"
+    where.mkdir()
+    for name in ("json", "runpy"):
+        (where / f"{name}.py").write_text("raise SystemExit('taken from the working folder')")
+    monkeypatch.setattr(children, "_SAFE_PATH", safe)
+    there = environment()
+    if not safe:
+        del there["PYTHONSAFEPATH"]
+    done = subprocess.run(
+        command("answering", "a", "-b"), env=there, cwd=where, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["__main__", ["a", "-b"], str(answering)]
+
+
+def test_the_command_line_before_python_3_11_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("a.b", "c") == [sys.executable, "-m", "a.b", "c"]
+    monkeypatch.setattr(children, "_SAFE_PATH", False)
+    assert command("a.b", "c") == [sys.executable, "-c", children._RUN, "a.b", "c"]

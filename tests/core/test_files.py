@@ -32,6 +32,16 @@ def only(target: Path, content: str) -> None:
     assert target.read_text(encoding="utf-8") == content
 
 
+@pytest.mark.parametrize(("mode", "found"), [(0o666, 0o664), (0o600, 0o600)])
+def test_a_file_s_permissions_are_what_the_umask_leaves(target: Path, mode: int, found: int) -> None:
+    before = os.umask(0o002)
+    try:
+        write_json(target, {}, mode=mode)
+    finally:
+        os.umask(before)
+    assert target.stat().st_mode & 0o777 == found
+
+
 def test_a_new_file_replaces_the_old_one(target: Path) -> None:
     write_text(target, "neü\n")
     only(target, "neü\n")

@@ -146,5 +146,5 @@ def test_golden_archives_never_unpickle() -> None:
 
     stream = io.BytesIO()
     np.savez(stream, **{"0/image/image": np.array([{"a": 1}], dtype=object)})
-    with pytest.raises(BundleError, match="malformed golden"):
+    with pytest.raises(BundleError, match="golden frames cannot be read"):
         read_golden(stream.getvalue(), where="golden.npz")

@@ -197,12 +197,24 @@ def test_errors_keep_their_kind(small_bundle: Path, kind: type[Exception], monke
         Predictor(small_bundle, try_first=True)
 
 
-def test_a_bundle_replaced_meanwhile_is_refused(own_small: Path, seal: Seal) -> None:
+@pytest.mark.parametrize("name", ["model.tflite", "contract.json", "golden.npz", "card.json"])
+@pytest.mark.parametrize("sealed", [True, False], ids=["with its sum", "alone"])
+def test_a_file_replaced_meanwhile_is_refused_before_parsing(
+    own_small: Path, seal: Seal, name: str, sealed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = open_bundle(own_small)
-    (own_small / "model.tflite").write_bytes(b"another")
-    seal(own_small)
-    with pytest.raises(BundleError, match="changed while it was opened"):
+    (own_small / name).write_bytes(b"another")
+    if sealed:
+        seal(own_small)
+    says = "changed while it was opened" if sealed else f"{name}: its SHA-256 is not the one"
+    with pytest.raises(BundleError, match=says):
         trial.rehearse(opened)
+    said: list[str] = []
+    monkeypatch.setattr("leakdet_tf.edge.bundle.json.loads", lambda *_: pytest.fail("a parser saw it"))
+    monkeypatch.setattr("leakdet_tf.edge.bundle.read_arrays", lambda *_, **__: pytest.fail("a parser saw it"))
+    monkeypatch.setattr("sys.stdout.write", said.append)
+    assert trial.main(str(own_small), opened.digest, 1) == 3
+    assert says in said[0]
 
 
 def test_nothing_runs_before_the_signature_is_checked(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,9 +255,8 @@ def test_the_child_imports_the_edge_alone(small_bundle: Path) -> None:
     code = (
         "import sys\n"
         "from leakdet_tf.edge import open_bundle, trial\n"
-        "from leakdet_tf.core.files import sha256_bytes\n"
         f"folder = {str(small_bundle)!r}\n"
-        "assert trial.main(folder, sha256_bytes(open_bundle(folder).model), 1) == 0\n"
+        "assert trial.main(folder, open_bundle(folder).digest, 1) == 0\n"
         "heavy = {'tensorflow', 'keras', 'pydantic', 'rich', 'cv2', 'cryptography', 'onnxruntime', 'click'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -101,7 +101,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         windows = [{"end_s": 0.0, "answers": 0}] if request.seconds else []
         times = [1.0 + len(given)] * request.runs
         return {"load_s": 1.0, "invoke_ms": times, "predict_ms": [2 * one for one in times], "rss": None} | {
-            "windows": windows
+            "windows": windows,
+            "engine": None,
         }
 
     monkeypatch.setattr(job, "ask", answer)
@@ -165,7 +166,7 @@ def frames_of(monkeypatch: pytest.MonkeyPatch, *sources: Path, **given: Any) -> 
 
     def answer(request: Request) -> dict[str, Any]:
         found[:] = _frames(Path(request.frames))
-        return {"load_s": 1.0, "invoke_ms": [1.0], "predict_ms": [2.0], "rss": None, "windows": []}
+        return {"load_s": 1.0, "invoke_ms": [1.0], "predict_ms": [2.0], "rss": None, "windows": [], "engine": None}
 
     monkeypatch.setattr(job, "ask", answer)
     told(*sources, **given)
@@ -271,7 +272,7 @@ def test_when_all_fail_each_has_its_line(damaged: Path, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("times", [[], [float("nan")], [0.0]])
 def test_what_is_no_time_is_no_figure(exported: Path, monkeypatch: pytest.MonkeyPatch, times: list[float]) -> None:
-    found = {"load_s": 1.0, "invoke_ms": times, "predict_ms": times, "rss": None, "windows": []}
+    found = {"load_s": 1.0, "invoke_ms": times, "predict_ms": times, "rss": None, "windows": [], "engine": None}
     monkeypatch.setattr(job, "ask", lambda request: found)
     with pytest.raises(LeakdetError, match="onnx_float32: the times measured are no times"):
         told(exported)

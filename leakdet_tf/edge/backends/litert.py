@@ -45,11 +45,12 @@ class LiteRTBackend:
             self._interpreter = Interpreter(model_content=model, num_threads=threads)
             self._interpreter.allocate_tensors()
             runner = self._interpreter.get_signature_runner()
+            details, answers = runner.get_input_details(), runner.get_output_details()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"{name}: the runtime refuses it ({error})", remedy=_REMEDY) from error
         self._lock = Lock()  # the interpreter holds one picture
+        self._name = name
         self._inputs: dict[str, int] = {}
-        details = runner.get_input_details()
         if set(details) != set(contract.inputs):
             raise BundleError(
                 f"model.tflite takes {sorted(details)}, the contract {sorted(contract.inputs)}", remedy=_REMEDY
@@ -63,12 +64,19 @@ class LiteRTBackend:
                     remedy=_REMEDY,
                 )
             self._inputs[name] = details[name]["index"]
-        self._outputs = {name: detail["index"] for name, detail in runner.get_output_details().items()}
+        self._outputs = {name: detail["index"] for name, detail in answers.items()}
 
     def run(self, inputs: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
-        """One picture: (h, w, C) raw pixels by input name → float32 outputs by name, without a batch axis."""
+        """One picture: (h, w, C) raw pixels by input name → float32 outputs by name, without a batch axis.
+
+        Raises:
+            BundleError: the runtime cannot compute the model.
+        """
         with self._lock:
-            for name, index in self._inputs.items():
-                self._interpreter.set_tensor(index, inputs[name][None])
-            self._interpreter.invoke()
-            return {name: self._interpreter.get_tensor(index)[0] for name, index in self._outputs.items()}
+            try:
+                for name, index in self._inputs.items():
+                    self._interpreter.set_tensor(index, inputs[name][None])
+                self._interpreter.invoke()
+                return {name: self._interpreter.get_tensor(index)[0] for name, index in self._outputs.items()}
+            except (ValueError, RuntimeError, IndexError) as error:  # IndexError: an output without a batch axis
+                raise BundleError(f"{self._name}: the runtime cannot compute it ({error})", remedy=_REMEDY) from error

@@ -37,7 +37,7 @@ if place == "building":
     device.world.pause = pause
 else:
     whole = engines.write_bytes if place == "plan" else engines.write_json
-    def slow(path, value):
+    def slow(path, value, **how):
         if place == "plan":
             (path.parent / f".1.{path.name}").write_bytes(value[: len(value) // 2])
         pause()
@@ -191,13 +191,64 @@ def test_another_s_engine_under_this_name_is_refused(device: Any, bundle: Path, 
         engines.find(folder, second.key)
 
 
-def test_a_folder_that_anybody_may_write_is_not_trusted(device: Any, bundle: Path, folder: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o702], ids=oct)
+def test_a_folder_that_others_may_write_is_not_trusted(device: Any, bundle: Path, folder: Path, mode: int) -> None:
     build(bundle)
-    assert folder.stat().st_mode & 0o077 == 0
-    folder.chmod(0o777)
+    folder.chmod(mode)
     for call in (lambda: build(bundle), lambda: open_engine(open_bundle(bundle))):
-        with pytest.raises(BundleError, match="anybody may write here"):
+        with pytest.raises(BundleError, match=f"engines: others may write it, .*; chmod go-w {folder}$"):
             call()
+    folder.chmod(0o755)
+    assert open_engine(open_bundle(bundle))
+
+
+@pytest.mark.parametrize("suffix", [".plan", ".npz", ".json", ".current"])
+@pytest.mark.parametrize("mode", [0o660, 0o602], ids=oct)
+def test_nor_is_a_file_that_others_may_write(
+    device: Any, bundle: Path, folder: Path, suffix: str, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(bundle)
+    (path,) = folder.glob(f"*{suffix}")
+    path.chmod(mode)
+    monkeypatch.setattr(device.trt.Runtime, "deserialize_cuda_engine", lambda *_: pytest.fail("TensorRT saw it"))
+    with pytest.raises(BundleError, match=f"others may write it, .*; chmod go-w {path}$"):
+        open_engine(open_bundle(bundle))
+
+
+@pytest.mark.parametrize("which", ["folder", ".plan", ".npz", ".json", ".current"])
+def test_nor_is_what_belongs_to_another_user(
+    device: Any, bundle: Path, folder: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(bundle)
+    path = folder if which == "folder" else next(folder.glob(f"*{which}"))
+    if os.geteuid() == 0:
+        os.chown(path, 54321, -1)
+    else:
+        monkeypatch.setattr(engines.os, "geteuid", lambda: 54321)
+    with pytest.raises(BundleError, match=r": belongs to user \d+, and an engine is machine code"):
+        open_engine(open_bundle(bundle))
+
+
+def test_what_is_made_here_is_private_whatever_the_umask(device: Any, bundle: Path, folder: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        build(bundle)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == dict.fromkeys(
+        [path.name for path in folder.iterdir()], 0o600
+    )
+    assert open_engine(open_bundle(bundle))
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(device: Any, bundle: Path, folder: Path) -> None:
+    build(bundle)
+    (path,) = folder.glob("*.plan")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BundleError, match=r"\.plan: not a regular file"):
+        open_engine(open_bundle(bundle))
 
 
 def test_the_cache_lies_where_it_is_asked_for(

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
-from leakdet_tf.edge import Predictor, open_bundle
+from leakdet_tf.edge import Predictor, open_bundle, trust
 from leakdet_tf.edge.backends import cuda
 from leakdet_tf.edge.tensorrt import Settings, build, open_engine, trtexec_command
 
@@ -311,7 +313,25 @@ def test_the_command_takes_only_what_the_trusted_key_signed(device: Any, bundle:
     from leakdet_tf.cli.engine import command
 
     key = tmp_path / "maker.pub"
+    maker, other = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
+    key.write_bytes(maker.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    call = [str(bundle), "--trusted", str(key)]
+
+    def refused(says: str) -> None:
+        done = CliRunner().invoke(command, call)
+        assert isinstance(done.exception, LeakdetError)
+        assert says in str(done.exception)
+        assert not device.world.log, "nothing was built"
+
+    refused("not signed (certificate.json")
+    trust.sign(bundle, other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    refused("not signed by the trusted key")
+    trust.sign(bundle, maker.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    done = CliRunner().invoke(command, call)
+    assert done.exit_code == 0, done.output
+    assert "built: " in done.output
+    (bundle / "card.json").write_text((bundle / "card.json").read_text() + " ")
+    device.world.log.clear()
+    refused("card.json: its SHA-256 is not the one")
     key.write_text("no key")
-    done = CliRunner().invoke(command, [str(bundle), "--trusted", str(key)])
-    assert isinstance(done.exception, LeakdetError)
-    assert not device.world.log
+    refused(f"{key}: not a public key in PEM")
