@@ -8,7 +8,8 @@ is built by TensorRT's Python API or by ``trtexec``, answers the bundle's golden
 Facts of TensorRT that shape this file, from NVIDIA's documentation:
 
 - 8.6 (JetPack 6.0) and 10 (JetPack 6.1 and later) differ little here: 8.6 must be told that the batch is explicit.
-- uint8 is taken as a network's input if the graph casts it to float first; there is no uint16.
+- uint8 is taken as a network's input if the graph casts it to float first; there is no uint16, so such inputs are
+  float32 in the file, and what computes with them stays so (:mod:`leakdet_tf.edge.wide_inputs`).
 - int8 by a calibrator is deprecated from 10.1 and gone in 11, and so are the flags for float16 and int8: from then on a
   graph says itself what is computed in what, int8 by QuantizeLinear and DequantizeLinear.
 - ``trtexec --int8`` without a table calibrates on random numbers, so it is never called that way.
@@ -36,12 +37,13 @@ from leakdet_tf.edge import engines
 from leakdet_tf.edge.agreement import Agreement, compare, objection
 from leakdet_tf.edge.backends.cuda import Cuda
 from leakdet_tf.edge.backends.protocol import Backend
-from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, taken, version
+from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, version
 from leakdet_tf.edge.bundle import GOLDEN, SUMS, Bundle, GoldenFrame, open_bundle
 from leakdet_tf.edge.calibration import CALIBRATION, Pictures, calibrator, read_pictures
 from leakdet_tf.edge.engines import Engine, Key
 from leakdet_tf.edge.golden import gap
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.wide_inputs import hold_in_float32, wide
 
 KIND = "tensorrt"
 """The kind of a bundle that is run by TensorRT."""
@@ -109,6 +111,11 @@ def build(
     _right_kind(opened)
     trt = library()
     key = _key(opened, wanted, trt)
+    if trtexec is not None and wanted.precision != "float32" and wide(opened.contract):
+        raise BundleError(
+            f"{opened.folder}: 16-bit pixels need float32 layers, and trtexec passes over names of layers in silence",
+            remedy="build it without --trtexec, or with --precision float32",
+        )
     pictures = _pictures(opened, wanted, version(trt)[0])
     folder = engines.home(cache)
     with engines.alone(folder, log):
@@ -291,6 +298,8 @@ def _by_api(trt: Any, bundle: Bundle, settings: Settings, pictures: Pictures | N
         config.set_flag(trt.BuilderFlag.FP16)
     if settings.precision == "int8" and major < _STRONG:
         config.set_flag(trt.BuilderFlag.INT8)
+    if settings.precision != "float32":
+        hold_in_float32(trt, network, config, bundle.contract)
     feed = None
     if pictures is not None:
         config.set_calibration_profile(profile)
@@ -314,7 +323,7 @@ def _same_inputs(trt: Any, network: Any, bundle: Bundle) -> None:
     for name, spec in bundle.contract.inputs.items():
         tensor = given.get(name)
         dtype = "missing" if tensor is None else dtypes.get(tensor.dtype, "another dtype")
-        if tensor is None or tuple(tensor.shape)[1:] != spec.shape or dtype not in taken(spec):
+        if tensor is None or tuple(tensor.shape)[1:] != spec.shape or dtype not in spec.carriers:
             raise BundleError(
                 f"{bundle.folder / bundle.model_file}: input '{name}' is {dtype}"
                 f"{'' if tensor is None else f' {tuple(tensor.shape)}'}, the contract says {spec.dtype} {spec.shape}",
