@@ -33,7 +33,7 @@ def install() -> SimpleNamespace:
     return SimpleNamespace(cuda=fake_cuda.state, trt=tensorrt, world=tensorrt.world)
 
 
-def graph(contract: Contract = CONTRACT, *, seed: int = 0, quantized: bool = False) -> bytes:
+def graph(contract: Contract = CONTRACT, *, seed: int = 0) -> bytes:
     """Pixels → softmax of a matrix product a pixel. uint16 inputs are float32 ones, as TensorRT has no uint16."""
     rng, nodes, parts, inputs, kernels = np.random.default_rng(seed), [], [], [], []
     for name, spec in contract.inputs.items():
@@ -48,11 +48,7 @@ def graph(contract: Contract = CONTRACT, *, seed: int = 0, quantized: bool = Fal
         nodes.append(helper.make_node("MatMul", [pixels, f"{name}_kernel"], [f"{name}_part"]))
         parts.append(f"{name}_part")
     nodes.append(helper.make_node("Sum", parts, ["logits"]))
-    if quantized:
-        kernels += [numpy_helper.from_array(np.float32(0.5), "step"), numpy_helper.from_array(np.int8(0), "zero")]
-        nodes.append(helper.make_node("QuantizeLinear", ["logits", "step", "zero"], ["steps"]))
-        nodes.append(helper.make_node("DequantizeLinear", ["steps", "step", "zero"], ["back"]))
-    nodes.append(helper.make_node("Softmax", ["back" if quantized else "logits"], ["output"], axis=-1))
+    nodes.append(helper.make_node("Softmax", ["logits"], ["output"], axis=-1))
     height, width = contract.inputs[contract.primary].size
     outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", height, width, 3])]
     body = helper.make_graph(nodes, "tiny", inputs, outputs, kernels)
