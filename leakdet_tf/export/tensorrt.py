@@ -39,3 +39,12 @@ def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
         )
     write_bytes(out, proto.SerializeToString())
     return layers
+
+
+def limits(content: bytes) -> list[str]:
+    """What TensorRT takes of a converted file under a condition only, a line each: a newer version, sizes not known ahead."""
+    from onnx import load_from_string
+
+    from leakdet_tf.export.onnx_lint import findings
+
+    return [str(one) for one in findings(load_from_string(content)) if one.kind == "limited"]

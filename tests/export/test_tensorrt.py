@@ -14,12 +14,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from leakdet_tf.config.schema import Export
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.backends import cuda
 from leakdet_tf.edge.backends.onnx import OnnxBackend
 from leakdet_tf.edge.tensorrt import Settings, build
 from leakdet_tf.export import tensorrt
+from leakdet_tf.export.bundle import make_bundle
 from leakdet_tf.export.onnx_graph import widened
 from leakdet_tf.export.onnx_lint import findings
 
@@ -121,6 +123,22 @@ def test_what_stays_16_bit_is_refused(tiny: Get, tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_tensorrt_takes_under_a_condition_is_told_and_stays_in_the_card(
+    tiny: Get, evidence: Any, at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, lines = tiny("detect"), list[str]()
+    what = (own.file, own.contract, evidence(own.reference, own.frames, calibration=own.calibration()))
+    how: Any = {"settings": Export(max_changed=0.0, outputs="final"), "facts": {}, "form": "tensorrt"}
+    with pytest.raises(ExportError, match=r"CumSum.*does not take int64; use other layers or raw outputs"):
+        make_bundle(*what, tmp_path / "x", **how, log=lines.append)
+    assert lines == []
+    monkeypatch.setattr("leakdet_tf.export.onnx_lint.unsupported", lambda _: [])
+    make_bundle(*what, tmp_path / "x", **how, log=lines.append)
+    limits = open_bundle(tmp_path / "x").card["limits"]
+    assert [line for line in limits if "known only at run time" in line]
+    assert lines == [f"tensorrt: under a condition: {line}" for line in limits]
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[str, Path]:
     return {}
@@ -145,6 +163,7 @@ def test_a_file_of_two_inputs_takes_floats_for_16_bits(tiny: Get, exported: Path
         "thermal": F,
     }
     assert findings(proto) == []
+    assert bundle.card["limits"] == []
     predictor = Predictor.over(OnnxBackend(bundle.model, bundle.contract), bundle.contract)
     for images in own.frames:
         (ours,), (theirs,) = own.reference.outputs(images).values(), predictor.outputs(images).values()
