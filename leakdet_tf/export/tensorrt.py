@@ -42,7 +42,7 @@ def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
 
 
 def limits(content: bytes) -> list[str]:
-    """What TensorRT takes of a converted file under a condition only, a line each: a newer version, sizes not known ahead."""
+    """What TensorRT takes of a converted file under a condition only, a line each."""
     from onnx import load_from_string
 
     from leakdet_tf.export.onnx_lint import findings

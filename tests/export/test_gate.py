@@ -23,8 +23,12 @@ SETTINGS = Export(max_drop=0.05, max_turned=1.0, max_float=0.0, golden=1)
 
 def swapped(model: Any) -> Any:
     """Takes blue for red."""
-    inputs = keras.Input(model.input_shape[1:], dtype="uint8", name=model.inputs[0].name)
-    return keras.Model(inputs, model(inputs[..., ::-1]))
+    wrong = keras.models.clone_model(model)
+    wrong.set_weights(model.get_weights())
+    first = next(layer for layer in wrong.layers if isinstance(layer, keras.layers.Conv2D))
+    kernel, bias = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1], bias])
+    return wrong
 
 
 def resized(model: Any) -> Any:
