@@ -154,7 +154,8 @@ class Export(Table):
         "in float, the most sensitive first and no more than it takes.",
     )
     calibration: Positive = Field(
-        default=128, description="Most training pictures to choose int8's ranges by; black and white ones are added."
+        default=128,
+        description="Most training pictures to choose int8's ranges by; 8-bit inputs get black and white ones besides.",
     )
     pictures: Positive = Field(
         default=256, description="Most validation pictures on which exported files are compared and measured."

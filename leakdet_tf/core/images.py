@@ -295,6 +295,12 @@ class ImageSpec:
         """(height, width, channels)."""
         return self.height, self.width, self.channels
 
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        """The dtypes in which a model's file may take these pixels: their own, and for uint16, which TensorRT has not,
+        float32, which holds every uint16 exactly."""
+        return (self.dtype,) if self.dtype == "uint8" else (self.dtype, "float32")
+
     def apply(self, image: Pixels, *, name: str = "frame") -> tuple[Pixels, Geometry]:
         """Raw pixels (H, W, C) → what the model takes, and where the picture lies in it.
 

@@ -18,6 +18,7 @@ from leakdet_tf.edge.reading import read_arrays, read_file
 CALIBRATION = "calibration.npz"
 """The pictures' name in a bundle: one array (N, h, w, C) by input name."""
 _REMEDY = "export the bundle anew"
+_FLOAT16 = "it does not calibrate this graph: build it with --precision float16"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,9 @@ def parsed(data: bytes, contract: Contract, *, where: str) -> dict[str, Pixels]:
 def calibrator(trt: Any, pictures: Pictures) -> Any:
     """TensorRT's entropy calibrator (deprecated from 10.1, gone in 11) over the pictures, one at a time.
 
-    It has ``table``, what TensorRT found, ``check(where)``, which raises unless every picture was asked for, and
-    ``close()``. Exceptions do not pass through TensorRT, so they are kept and raised by ``check``. uint16 pictures,
-    which TensorRT has not, are given as float32.
+    It has ``table``, what TensorRT found, ``check(where)``, which raises unless every picture was asked for and the
+    table holds ranges, and ``close()``. Exceptions do not pass through TensorRT, so they are kept and raised by
+    ``check``. uint16 pictures, which TensorRT has not, are given as float32.
 
     Whether TensorRT reads pictures of a uint8 input as uint8 is not in its documentation and has not been tried; where
     it does not, the golden frames are answered otherwise and the engine is refused.
@@ -135,8 +136,10 @@ def calibrator(trt: Any, pictures: Pictures) -> Any:
             if self.given != pictures.number:
                 raise BundleError(
                     f"{where}: TensorRT asked for {self.given} of {pictures.number} calibration pictures",
-                    remedy="it does not calibrate this graph: build it with --precision float16",
+                    remedy=_FLOAT16,
                 )
+            if not self.table.partition(b"\n")[2].strip():  # its first line names TensorRT and the method
+                raise BundleError(f"{where}: TensorRT gives a calibration table without ranges", remedy=_FLOAT16)
 
         def close(self) -> None:
             for buffer in self._buffers.values():

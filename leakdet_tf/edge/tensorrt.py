@@ -8,9 +8,10 @@ is built by TensorRT's Python API or by ``trtexec``, answers the bundle's golden
 Facts of TensorRT that shape this file, from NVIDIA's documentation:
 
 - 8.6 (JetPack 6.0) and 10 (JetPack 6.1 and later) differ little here: 8.6 must be told that the batch is explicit.
-- uint8 is taken as a network's input if the graph casts it to float first; there is no uint16.
+- uint8 is taken as a network's input if the graph casts it to float first; there is no uint16, so such inputs are
+  float32 in the file, and what computes with them stays so (:mod:`leakdet_tf.edge.wide_inputs`).
 - int8 by a calibrator is deprecated from 10.1 and gone in 11, and so are the flags for float16 and int8: from then on a
-  graph says itself what is computed in what, int8 by QuantizeLinear and DequantizeLinear.
+  graph says itself what is computed in what. Bundles say float32, so 11 builds that alone.
 - ``trtexec --int8`` without a table calibrates on random numbers, so it is never called that way.
 - float32 is computed with TF32's short mantissas on GPUs that have them, unless that is switched off, as here.
 
@@ -36,12 +37,13 @@ from leakdet_tf.edge import engines
 from leakdet_tf.edge.agreement import Agreement, compare, objection
 from leakdet_tf.edge.backends.cuda import Cuda
 from leakdet_tf.edge.backends.protocol import Backend
-from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, taken, version
+from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, version
 from leakdet_tf.edge.bundle import GOLDEN, SUMS, Bundle, GoldenFrame, open_bundle
 from leakdet_tf.edge.calibration import CALIBRATION, Pictures, calibrator, read_pictures
 from leakdet_tf.edge.engines import Engine, Key
 from leakdet_tf.edge.golden import gap
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.wide_inputs import hold_in_float32, wide
 
 KIND = "tensorrt"
 """The kind of a bundle that is run by TensorRT."""
@@ -94,7 +96,7 @@ def build(
         bundle: the folder of a ``tensorrt`` export, or what :func:`~leakdet_tf.edge.bundle.open_bundle` gave.
         settings: precision and memory.
         cache: folder for engines; None takes the usual one, see :func:`leakdet_tf.edge.engines.home`.
-        trtexec: build by this program instead of the Python API.
+        trtexec: build by this program instead of the Python API, and anew where that has built what is there.
         anew: build even if there is one.
         max_changed: largest share of golden decisions that may clearly change; None takes the precision's.
         log: told what happens, a line at a time.
@@ -109,11 +111,16 @@ def build(
     _right_kind(opened)
     trt = library()
     key = _key(opened, wanted, trt)
+    if trtexec is not None and wanted.precision != "float32" and wide(opened.contract):
+        raise BundleError(
+            f"{opened.folder}: 16-bit pixels need float32 layers, and trtexec passes over names of layers in silence",
+            remedy="build it without --trtexec, or with --precision float32",
+        )
     pictures = _pictures(opened, wanted, version(trt)[0])
     folder = engines.home(cache)
     with engines.alone(folder, log):
         kept = _kept(folder, key, log)
-        if kept is not None and not anew:
+        if kept is not None and not anew and (trtexec is None or kept.card.get("built_by") == "trtexec"):
             engines.choose(folder, key)
             return Built(kept, new=False)
         start = perf_counter()
@@ -122,7 +129,7 @@ def build(
             plan, table = _by_api(trt, opened, wanted, pictures)
         else:
             table = _table(kept, pictures)
-            plan = _by_trtexec(trtexec, opened, wanted, table, folder, version(trt)[0])
+            plan = _by_trtexec(trtexec, opened, wanted, table, folder)
         found, golden = _tried(plan, opened, wanted.precision)
         if against := objection(found, wanted.precision, opened.golden_tolerance, max_changed):
             raise BundleError(
@@ -171,16 +178,15 @@ def trtexec_command(
     contract: Contract,
     settings: Settings,
     *,
-    major: int,
     table: Path | None = None,
 ) -> list[str]:
-    """The command line by which trtexec of version ``major`` builds ``model`` into ``plan``; ``table`` is for int8."""
+    """The command line by which trtexec builds ``model`` into ``plan``; ``table`` is for int8."""
     shapes = ",".join(f"{name}:{'x'.join(map(str, (1, *spec.shape)))}" for name, spec in contract.inputs.items())
     line = [str(program), f"--onnx={model}", f"--saveEngine={plan}"]
     line += [f"--{which}Shapes={shapes}" for which in ("min", "opt", "max")]
     if settings.workspace_mib is not None:
         line.append(f"--memPoolSize=workspace:{settings.workspace_mib}")
-    line += [flag for flag in FLAGS[settings.precision] if major < _STRONG or flag == "--noTF32"]
+    line += FLAGS[settings.precision]
     if table is not None:
         line.append(f"--calib={table}")
     return [*line, "--skipInference"]
@@ -215,30 +221,17 @@ def _key(bundle: Bundle, settings: Settings, trt: Any) -> Key:
     )
 
 
-def _quantized(bundle: Bundle) -> bool:
-    # operators' names stand in the file as text
-    return b"QuantizeLinear" in bundle.model
-
-
 def _pictures(bundle: Bundle, settings: Settings, major: int) -> Pictures | None:
     # what int8 is calibrated on; None where nothing is. Refuses what this TensorRT cannot build.
-    explicit = _quantized(bundle)
-    if settings.precision != "int8":
-        if explicit:
-            raise BundleError(f"{bundle.folder}: its graph is quantized", remedy="build it with --precision int8")
-        if settings.precision == "float16" and major >= _STRONG:
-            raise BundleError(
-                f"TensorRT {major} computes in what the graph says, and {bundle.folder} says float32",
-                remedy="build it with --precision float32, or with TensorRT 10, which every JetPack so far has",
-            )
-        return None
-    if explicit:
+    if settings.precision == "float32":
         return None
     if major >= _STRONG:
         raise BundleError(
-            f"TensorRT {major} does not calibrate: it takes int8 from a graph that is quantized",
-            remedy="export the model quantized, or use TensorRT 10, which every JetPack so far has",
+            f"TensorRT {major} computes in what the graph says, and {bundle.folder} says float32",
+            remedy="build it with --precision float32, or with TensorRT 10, which every JetPack so far has",
         )
+    if settings.precision == "float16":
+        return None
     if CALIBRATION not in bundle.sums:
         raise BundleError(
             f"{bundle.folder / SUMS}: does not list {CALIBRATION}, and int8 without calibration pictures is guesswork",
@@ -269,13 +262,13 @@ def _table(kept: Engine | None, pictures: Pictures | None) -> str | None:
 
 def _by_api(trt: Any, bundle: Bundle, settings: Settings, pictures: Pictures | None) -> tuple[bytes, str | None]:
     # the serialized engine and its calibration table
-    log, major = listener(trt), version(trt)[0]
+    log = listener(trt)
     where = bundle.folder / bundle.model_file
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind11's word for a constructor that gave nothing
         raise BundleError(f"TensorRT cannot start here ({last(log)})", remedy="is the GPU free?") from error
-    batch = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if major < 10 else 0
+    batch = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if version(trt)[0] < 10 else 0
     network = builder.create_network(batch)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(bundle.model):
@@ -292,10 +285,12 @@ def _by_api(trt: Any, bundle: Bundle, settings: Settings, pictures: Pictures | N
     config.add_optimization_profile(profile)
     if settings.precision == "float32":
         config.clear_flag(trt.BuilderFlag.TF32)
-    elif major < _STRONG:
+    else:
         config.set_flag(trt.BuilderFlag.FP16)
-    if settings.precision == "int8" and major < _STRONG:
+    if settings.precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
+    if settings.precision != "float32":
+        hold_in_float32(trt, network, config, bundle.contract)
     feed = None
     if pictures is not None:
         config.set_calibration_profile(profile)
@@ -319,7 +314,7 @@ def _same_inputs(trt: Any, network: Any, bundle: Bundle) -> None:
     for name, spec in bundle.contract.inputs.items():
         tensor = given.get(name)
         dtype = "missing" if tensor is None else dtypes.get(tensor.dtype, "another dtype")
-        if tensor is None or tuple(tensor.shape)[1:] != spec.shape or dtype not in taken(spec):
+        if tensor is None or tuple(tensor.shape)[1:] != spec.shape or dtype not in spec.carriers:
             raise BundleError(
                 f"{bundle.folder / bundle.model_file}: input '{name}' is {dtype}"
                 f"{'' if tensor is None else f' {tuple(tensor.shape)}'}, the contract says {spec.dtype} {spec.shape}",
@@ -327,9 +322,7 @@ def _same_inputs(trt: Any, network: Any, bundle: Bundle) -> None:
             )
 
 
-def _by_trtexec(
-    trtexec: str | Path, bundle: Bundle, settings: Settings, table: str | None, folder: Path, major: int
-) -> bytes:
+def _by_trtexec(trtexec: str | Path, bundle: Bundle, settings: Settings, table: str | None, folder: Path) -> bytes:
     program = shutil.which(trtexec) or (shutil.which(TRTEXEC) if str(trtexec) == "trtexec" else None)
     if program is None:
         raise BundleError(f"{trtexec}: no such program", remedy=f"give its path; JetPack has it at {TRTEXEC}")
@@ -340,7 +333,7 @@ def _by_trtexec(
         if table is not None:
             ranges = Path(work) / "calibration.table"
             write_bytes(ranges, table.encode("latin-1"))
-        line = trtexec_command(program, model, plan, bundle.contract, settings, major=major, table=ranges)
+        line = trtexec_command(program, model, plan, bundle.contract, settings, table=ranges)
         try:
             done = subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False)
         except subprocess.TimeoutExpired as error:

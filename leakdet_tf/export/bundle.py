@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -103,17 +103,17 @@ class Metric:
 class Calibration:
     """Training pictures as the model takes them: an ``.npz`` of one array (N, h, w, C) by input name.
 
-    ``pictures`` are those of the training split, ``frames`` the black and white ones added to them; ``sha256`` is the
-    file's.
+    ``pictures`` are those of the training split, ``frames`` by input the black and white ones that follow them:
+    ``sha256`` in the card is that of all of them, which are those that were used.
     """
 
     path: Path
     pictures: int
-    frames: int
+    frames: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``card.json``."""
-        found = {"split": "train", "pictures": self.pictures, "black_and_white": self.frames}
+        found = {"split": "train", "pictures": self.pictures, "black_and_white": dict(self.frames)}
         return found | {"sha256": sha256_file(self.path)}
 
 
@@ -183,6 +183,8 @@ def make_bundle(
     settings: Export,
     facts: dict[str, Any],
     form: str = "tflite_float32",
+    *,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Exported:
     """Convert ``model`` and seal it as a bundle at ``folder``, replacing an older one there.
 
@@ -195,6 +197,7 @@ def make_bundle(
         settings: the experiment's ``[export]``.
         facts: what else the card should hold: data hashes, metrics.
         form: one of :data:`FORMATS`.
+        log: told, a line each, the tries of a format that may lose accuracy, and what TensorRT takes under a condition.
 
     Raises:
         ExportError: conversion failed; or of an exact format more decisions changed than ``settings.max_changed``
@@ -214,8 +217,11 @@ def make_bundle(
     try:
         contract.save(work / CONTRACT)
         with tempfile.TemporaryDirectory() as memory:
-            found = _made(model, contract, evidence, work, Path(memory), settings, form)
+            found = _made(model, contract, evidence, work, Path(memory), settings, form, log)
         tried: _Tried = found.tried
+        limits = tensorrt.limits(tried.content) if kind.on_device else []
+        for line in limits:
+            log(f"{form}: under a condition: {line}")
         write_bytes(work / kind.file, tried.content)
         kept = _telling(evidence.frames, tried.predictor, settings.golden)
         write_bytes(work / GOLDEN, golden_bytes([tried.predictor.golden(images) for images in kept]))
@@ -243,6 +249,7 @@ def make_bundle(
             },
             **({"calibration": evidence.calibration.to_dict()} if kind.calibrated and evidence.calibration else {}),
             **({"kept_float": list(found.kept)} if kind.calibrated and not kind.on_device else {}),
+            **({"limits": limits} if kind.on_device else {}),
             **facts,
         }
         if kind.on_device and evidence.calibration:
@@ -265,7 +272,14 @@ def make_bundle(
 
 
 def _made(
-    model: Path, contract: Contract, evidence: Evidence, work: Path, memory: Path, settings: Export, form: str
+    model: Path,
+    contract: Contract,
+    evidence: Evidence,
+    work: Path,
+    memory: Path,
+    settings: Export,
+    form: str,
+    log: Callable[[str], object],
 ) -> Found:
     kind = FORMATS[form]
     out = work / kind.file
@@ -287,7 +301,7 @@ def _made(
     if kind.exact:
         return Found(attempt(()), (), ())
     limits = {"limit": settings.max_drop, "changed": settings.max_turned, "most": settings.max_float}
-    return hold(attempt, lambda: convert(rank=True) if kind.calibrated else [], **limits, name=form)
+    return hold(attempt, lambda: convert(rank=True) if kind.calibrated else [], **limits, name=form, log=log)
 
 
 def _p50_ms(predictor: Predictor, frames: Sequence[dict[str, Pixels]]) -> float:

@@ -87,6 +87,44 @@ def name_nodes(proto: Any, model: Any) -> None:
         node.name = name if taken[name] == 1 else f"{name}#{taken[name]}"
 
 
+def widened(proto: Any) -> Any:
+    """The same graph with its uint16 inputs in float32, which holds each of their values: TensorRT has no uint16.
+
+    An input of which the graph does anything but cast it to float32 stays as it is.
+    """
+    from onnx import ModelProto, TensorProto, checker
+
+    proto = ModelProto.FromString(proto.SerializeToString())
+    graph = proto.graph
+    fixed = {value.name for value in graph.output}.union(*(_inside(node) for node in graph.node))
+    for value in graph.input:
+        takers = [node for node in graph.node if value.name in node.input]
+        given = {value.name}.union(*(node.output for node in takers))
+        if value.type.tensor_type.elem_type != TensorProto.UINT16 or fixed & given:
+            continue
+        if not all(_casts_to(node, TensorProto.FLOAT) for node in takers):
+            continue
+        for node in takers:
+            graph.node.remove(node)
+        for node in graph.node:
+            node.input[:] = [value.name if name in given else name for name in node.input]
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    del graph.value_info[:]
+    checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _casts_to(node: Any, kind: int) -> bool:
+    return node.op_type == "Cast" and any(item.name == "to" and item.i == kind for item in node.attribute)
+
+
+def _inside(node: Any) -> set[str]:
+    """The tensors that graphs inside a node take."""
+    graphs = [graph for item in node.attribute for graph in (*item.graphs, item.g)]
+    nodes = [inner for graph in graphs for inner in graph.node]
+    return {name for inner in nodes for name in inner.input}.union(*map(_inside, nodes))
+
+
 def shortened(proto: Any) -> Any:
     """The same graph with tensors inside it called by numbers, equal constants stored once, and no notes on shapes.
 

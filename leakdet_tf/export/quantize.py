@@ -25,7 +25,7 @@ class Tried(Protocol):
         ...
 
     def told(self) -> dict[str, Any]:
-        """Size, latency and figure as plain data."""
+        """Size in bytes, latency and figure as plain data: ``bytes``, ``p50_ms``, and the figure by its name."""
         ...
 
 
@@ -46,6 +46,7 @@ def hold(
     changed: float,
     most: float,
     name: str,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Found:
     """Try without float layers; where that does not hold, keep 1, 2, 4, … of the most sensitive.
 
@@ -59,14 +60,16 @@ def hold(
         changed: largest share of the decisions that may be others.
         most: largest share of the layers that may stay in float.
         name: the format's, for messages.
+        log: told of each step, a line each.
 
     Raises:
-        ExportError: not even ``most`` of the layers hold it; the message says how far it got.
+        ExportError: not even ``most`` of the layers hold it; the message tells of every step.
     """
     steps: list[dict[str, Any]] = []
 
     def holds(kept: tuple[str, ...], tried: Tried) -> bool:
         steps.append({"kept_float": len(kept), "drop": tried.drop, "changed": tried.changed, **tried.told()})
+        log(f"{name}: {_step(steps[-1])}")
         return tried.drop <= limit and tried.changed <= changed
 
     tried = attempt(())
@@ -85,8 +88,9 @@ def hold(
     if held is None:
         best = min(steps, key=lambda step: (math.isnan(step["drop"]), max(step["drop"], 0) + step["changed"]))
         got = f"; with {best['kept_float']} of {len(order)} layers in float {_said(best)}" if order else ""
+        tries = f"; tried: {', '.join(map(_step, steps))}" if order else ""
         raise ExportError(
-            f"{name}: {_said(steps[0])} (limits {100 * limit:g}, {changed:.1%}){got}",
+            f"{name}: {_said(steps[0])} (limits {100 * limit:g}, {changed:.1%}){got}{tries}",
             remedy="nothing was exported; use float16 or dynamic range, more calibration pictures, or raise "
             "export.max_drop, export.max_turned or export.max_float",
         )
@@ -102,3 +106,10 @@ def hold(
 
 def _said(step: dict[str, Any]) -> str:
     return f"{100 * step['drop']:.2f} points below the Keras model, {step['changed']:.1%} decided otherwise"
+
+
+def _step(step: dict[str, Any]) -> str:
+    return (
+        f"{step['kept_float']} layers in float {100 * step['drop']:.2f} points {step['changed']:.1%} "
+        f"{step['bytes'] / 1e6:.2f} MB {step['p50_ms']:.1f} ms"
+    )

@@ -1,4 +1,8 @@
-"""The ONNX file that a Jetson builds its TensorRT engine from: float32, of operators that TensorRT has."""
+"""The ONNX file that a Jetson builds its TensorRT engine from: float32, of operators that TensorRT has.
+
+TensorRT has no uint16. Such an input is float32 in the file, which holds every uint16 exactly; the contract, pictures
+and golden frames keep uint16, and a runtime turns pixels into floats.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from leakdet_tf.core.errors import ExportError
+from leakdet_tf.core.files import write_bytes
 from leakdet_tf.export import onnx
 from leakdet_tf.export.child import Layer
+from leakdet_tf.export.onnx_graph import widened
 
 
 def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
@@ -23,10 +29,22 @@ def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
     from leakdet_tf.export.onnx_lint import TENSORRT, summary, unsupported
 
     layers = onnx.convert(model, contract, out)
-    if found := unsupported(load(out, load_external_data=False)):
+    proto = widened(load(out, load_external_data=False))
+    if found := unsupported(proto):
         out.unlink()
         raise ExportError(
             f"{model}: TensorRT {TENSORRT} does not take the graph: {summary(found)}",
-            remedy='use other layers, raw outputs, 8-bit inputs, or format "onnx_float32"',
+            remedy="use other layers or raw outputs, let 16-bit inputs be cast to float32 before all else, or take "
+            'format "onnx_float32"',
         )
+    write_bytes(out, proto.SerializeToString())
     return layers
+
+
+def limits(content: bytes) -> list[str]:
+    """What TensorRT takes of a converted file under a condition only, a line each."""
+    from onnx import load_from_string
+
+    from leakdet_tf.export.onnx_lint import findings
+
+    return [str(one) for one in findings(load_from_string(content)) if one.kind == "limited"]

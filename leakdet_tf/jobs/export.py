@@ -79,7 +79,14 @@ def write_bundles(
             try:
                 made.append(
                     make_bundle(
-                        opened.folder / MODEL, predictor.contract, evidence, folder, settings.export, facts, name
+                        opened.folder / MODEL,
+                        predictor.contract,
+                        evidence,
+                        folder,
+                        settings.export,
+                        facts,
+                        name,
+                        log=log,
                     )
                 )
             except LeakdetError as error:

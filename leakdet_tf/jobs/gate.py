@@ -79,7 +79,9 @@ def _measured(predictor: Predictor, settings: Experiment, items: Sequence[Item])
 def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[Item], path: Path) -> Calibration:
     """Write ``export.calibration`` training pictures, drawn by the experiment's seed, as the model takes them.
 
-    A black and a white picture are added: ranges chosen on dark pictures alone would clip bright ones.
+    A black and a white picture are added: ranges chosen on dark pictures alone would clip bright ones. An input of 16
+    bits stays in float and clips nothing, but no scene is at 65535 throughout, and the ranges of all layers would be
+    stretched to hold it: it has its first picture there again.
 
     Args:
         predictor: for its contract's inputs.
@@ -92,12 +94,15 @@ def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[I
     for sample in samples(settings, drawn):
         for name, pixels in predictor.prepare(sample.images)[0].items():
             parts[name].append(pixels)
+    frames = {name: 2 if spec.dtype == "uint8" else 0 for name, spec in predictor.contract.inputs.items()}
     for name, spec in predictor.contract.inputs.items():
-        for value in (0, np.iinfo(spec.dtype).max):
-            parts[name].append(np.full(spec.shape, value, spec.dtype))
+        if frames[name]:
+            parts[name] += [np.full(spec.shape, value, np.uint8) for value in (0, 255)]
+        elif any(frames.values()):
+            parts[name] += parts[name][:1] * 2
     with whole_file(path) as temporary:
         np.savez_compressed(temporary, **{name: np.stack(arrays) for name, arrays in parts.items()})  # type: ignore[arg-type]
-    return Calibration(path, len(drawn), 2)
+    return Calibration(path, len(drawn), frames)
 
 
 def table(made: Sequence[Exported], keras: Metric, refused: Sequence[str]) -> list[str]:

@@ -164,10 +164,11 @@ def test_weights_outside_the_file_are_not_read(bundle: Path, place: str, monkeyp
     [
         (graph(name="thermal"), r"takes \['thermal'\], the contract \['image'\]"),
         (graph(dtype=TensorProto.UINT16), r"input 'image' is tensor\(uint16\)"),
+        (graph(dtype=TensorProto.FLOAT), r"input 'image' is tensor\(float\)"),
         (graph(rows=16), r"input 'image' is .*16, 16, 3\), the contract says uint8 \('batch', 8, 16, 3\)"),
         (graph(rows="rows"), "input 'image' is .*'rows'"),
     ],
-    ids=["name", "dtype", "size", "free size"],
+    ids=["name", "dtype", "float", "size", "free size"],
 )
 def test_other_inputs_than_the_contract_s_are_refused(bundle: Path, model: onnx.ModelProto, says: str) -> None:
     seal(bundle, model.SerializeToString())

@@ -35,14 +35,15 @@ class Tiny:
         return make_bundle(self.file, self.contract, evidence, folder, settings, {}, form)
 
     def calibration(self) -> Calibration:
-        """Its frames, black and white, as the model takes them."""
+        """Its frames, and for 8-bit inputs black and white, as the model takes them."""
         path = self.file.with_name("calibration.npz")
         if not path.is_file():
             parts = [self.reference.prepare(images)[0] for images in self.frames]
-            for value in (0, 1):
-                parts.append({n: np.full_like(one, value * np.iinfo(one.dtype).max) for n, one in parts[0].items()})
+            for value in (0, 255):
+                parts.append({n: np.full_like(a, value) if a.dtype == np.uint8 else a for n, a in parts[0].items()})
             np.savez(path, **{name: np.stack([part[name] for part in parts]) for name in parts[0]})
-        return Calibration(path, len(self.frames), 2)
+        inputs = self.contract.inputs.items()
+        return Calibration(path, len(self.frames), {n: 2 if spec.dtype == "uint8" else 0 for n, spec in inputs})
 
 
 def evidence_of(

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor
 from leakdet_tf.export import onnx
 from leakdet_tf.export.bundle import Metric
+from leakdet_tf.export.calibration import read
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.gate import calibration_of, drawn_from, metric_of
@@ -76,11 +78,34 @@ def test_calibration_pictures_are_training_ones_and_black_and_white(own: Path) -
     places = [prepared.index(one.tobytes()) for one in pictures[:5]]
     assert len(set(places)) == 5
     assert made.to_dict() == {
-        "split": "train", "pictures": 5, "black_and_white": 2,
+        "split": "train", "pictures": 5, "black_and_white": {"image": 2},
         "sha256": hashlib.sha256(made.path.read_bytes()).hexdigest(),
     }  # fmt: skip
     again = calibration_of(opened.predictor, settings, items, own / "again.npz")
     np.testing.assert_array_equal(next(iter(np.load(again.path).values())), pictures)
+
+
+@pytest.mark.parametrize("names", [["image", "thermal"], ["thermal"]])
+def test_16_bit_pictures_are_never_flat_and_the_file_is_what_is_used(
+    names: list[str], own: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_for = tiny("two inputs")
+    inputs = {name: made_for.contract.inputs[name] for name in names}
+    predictor = Predictor.over(made_for.reference.backend, replace(made_for.contract, inputs=inputs))
+    frames = [{name: images[name] for name in names} for images in made_for.frames]
+    monkeypatch.setattr("leakdet_tf.jobs.gate.samples", lambda _, drawn: [SimpleNamespace(images=f) for f in frames])
+    items: Any = [1, 2, 3]
+    made = calibration_of(predictor, load(own / "experiment.toml"), items, tmp_path / "x.npz")
+    both = "image" in names
+    assert made.to_dict()["black_and_white"] == ({"image": 2, "thermal": 0} if both else {"thermal": 0})
+    used = read(made.path, predictor.contract)
+    with np.load(made.path) as stored:
+        for name in names:
+            np.testing.assert_array_equal(used[name], stored[name])
+            assert len(used[name]) == (5 if both else 3)
+    assert np.ptp(used["thermal"], axis=(1, 2, 3)).min() > 1000
+    if both:
+        assert [one.min() for one in used["image"][-2:]] == [0, 255]
 
 
 def test_pictures_are_drawn_from_all_over_a_split() -> None:

@@ -21,7 +21,7 @@ class Made:
     changed: float = 0.0
 
     def told(self) -> dict[str, Any]:
-        return {"bytes": 1000}
+        return {"bytes": 1234567, "p50_ms": 4.25}
 
 
 def falling(needed: int, calls: list[tuple[str, ...]]) -> Callable[[tuple[str, ...]], Made]:
@@ -35,11 +35,15 @@ def falling(needed: int, calls: list[tuple[str, ...]]) -> Callable[[tuple[str, .
 @pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 7, 8, 9, 20])
 def test_the_fewest_of_the_most_sensitive_layers_stay_in_float(needed: int) -> None:
     calls: list[tuple[str, ...]] = []
-    found = hold(falling(needed, calls), lambda: LAYERS, limit=0.01, changed=0.05, most=0.5, name="x")
+    lines: list[str] = []
+    found = hold(falling(needed, calls), lambda: LAYERS, limit=0.01, changed=0.05, most=0.5, name="x", log=lines.append)
+    assert lines[0].startswith("x: 0 layers in float ")
+    assert [int(line.split()[1]) for line in lines] == [len(keep) for keep in calls]
+    assert all(line.endswith(" points 0.0% 1.23 MB 4.2 ms") for line in lines)
     assert found.kept == tuple(layer.name for layer in LAYERS[:needed])
     assert found.tried.drop == 0.0
     assert [step["kept_float"] for step in found.steps] == [len(keep) for keep in calls]
-    assert all(step["bytes"] == 1000 for step in found.steps)
+    assert all(step["bytes"] == 1234567 for step in found.steps)
     assert len(calls) <= 11
     assert len(set(calls)) == len(calls), "no file is made twice"
 
@@ -56,9 +60,13 @@ def test_where_nothing_helps_it_says_how_far_it_got(needed: int, most: float, re
     calls: list[tuple[str, ...]] = []
     with pytest.raises(
         ExportError, match=rf"x: 10\.00 points .*limits 1, 5\.0%\); with {reached} of 40 layers in float"
-    ):
+    ) as caught:
         hold(falling(needed, calls), lambda: LAYERS, limit=0.01, changed=0.05, most=most, name="x")
     assert max(map(len, calls)) == reached
+    tries = str(caught.value).partition("; tried: ")[2].partition(";")[0].split(", ")
+    assert tries[0] == "0 layers in float 10.00 points 0.0% 1.23 MB 4.2 ms"
+    assert [int(one.split()[0]) for one in tries] == [len(keep) for keep in calls]
+    assert "\n" not in str(caught.value)
 
 
 def test_a_drop_that_is_no_number_does_not_hold() -> None:

@@ -47,6 +47,8 @@ def textured(number: int, channels: int, low: int, high: int, dtype: str, seed: 
 
 
 def with_ends(pictures: np.ndarray) -> np.ndarray:
+    if pictures.dtype != np.uint8:
+        return pictures
     ends = [np.zeros_like(pictures[:1]), np.full_like(pictures[:1], np.iinfo(pictures.dtype).max)]
     return np.concatenate([pictures, *ends])
 

@@ -14,6 +14,7 @@ from leakdet_tf.core.images import Pixels
 
 _REMEDY = "export the model anew"
 _FATAL = 4  # of the runtime's severities: what goes wrong comes as an exception, so nothing else is printed
+_TYPES = {"uint8": "tensor(uint8)", "uint16": "tensor(uint16)", "float32": "tensor(float)"}
 _ERRORS = (
     "EPFail",
     "EngineError",
@@ -34,7 +35,8 @@ class OnnxBackend:
 
     Args:
         model: content of the ``.onnx`` file. Check its hash first: the parser trusts it.
-        contract: inputs the model must take; names, shapes and dtypes are compared.
+        contract: inputs the model must take; names, shapes and dtypes are compared. uint16 pixels may be float32 ones
+            in the file.
         threads: CPU threads; None takes the runtime's default (one a core).
         name: what messages call the file.
 
@@ -76,12 +78,14 @@ class OnnxBackend:
             )
         for name, spec in contract.inputs.items():
             shape, kind = tuple(given[name].shape), given[name].type
-            if shape[1:] != spec.shape or kind != f"tensor({spec.dtype})":
+            if shape[1:] != spec.shape or kind not in [_TYPES[dtype] for dtype in spec.carriers]:
                 raise BundleError(
                     f"model.onnx: input '{name}' is {kind} {shape}, "
                     f"the contract says {spec.dtype} {('batch', *spec.shape)}",
                     remedy=_REMEDY,
                 )
+        dtypes = {kind: dtype for dtype, kind in _TYPES.items()}
+        self._dtypes = {name: dtypes[given[name].type] for name in contract.inputs}
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
@@ -90,7 +94,7 @@ class OnnxBackend:
         Raises:
             BundleError: the runtime cannot compute the graph.
         """
-        batch = {name: pixels[None] for name, pixels in inputs.items()}
+        batch = {name: pixels[None].astype(self._dtypes[name], copy=False) for name, pixels in inputs.items()}
         try:
             arrays = self._session.run(self._outputs, batch)
         except self._errors as error:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ContractError, MissingExtraError
-from leakdet_tf.core.images import ImageSpec, Pixels
+from leakdet_tf.core.images import Pixels
 from leakdet_tf.edge.backends.cuda import Buffer, Cuda
 
 OLDEST = (8, 6)
@@ -70,12 +70,6 @@ def listener(trt: Any) -> Any:
 def last(log: Any) -> str:
     """The last error that a :func:`listener` has heard."""
     return log.said[-1][:300] if log.said else "it does not say why"
-
-
-def taken(spec: ImageSpec) -> tuple[str, ...]:
-    """The dtypes in which an engine may take an input: the contract's, and for uint16, which TensorRT has not, float32,
-    which holds every uint16 exactly."""
-    return (spec.dtype,) if spec.dtype == "uint8" else (spec.dtype, "float32")
 
 
 class TensorRTBackend:
@@ -132,7 +126,7 @@ class TensorRTBackend:
         for name, spec in self._specs.items():
             dtype = dtypes.get(self._engine.get_tensor_dtype(name), "another dtype")
             shape = tuple(self._engine.get_tensor_shape(name))
-            if shape[1:] != spec.shape or shape[0] not in (-1, 1) or dtype not in taken(spec):
+            if shape[1:] != spec.shape or shape[0] not in (-1, 1) or dtype not in spec.carriers:
                 raise BundleError(
                     f"the engine's input '{name}' is {dtype} {shape}, the contract says {spec.dtype} "
                     f"{('batch', *spec.shape)}",

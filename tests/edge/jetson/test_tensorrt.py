@@ -29,19 +29,14 @@ VERSIONS = ["8.6.2", "10.3.0", "10.13.3"]
 SHAPES = "image:1x8x16x3"
 
 
-@pytest.mark.parametrize("major", [8, 10])
 @pytest.mark.parametrize(
     ("precision", "flags"),
     [("float32", ["--noTF32"]), ("float16", ["--fp16"]), ("int8", ["--int8", "--fp16", "--calib=t.table"])],
 )
-def test_trtexec_is_called_as_both_generations_document_it(
-    device: Any, precision: str, flags: list[str], major: int
-) -> None:
+def test_trtexec_is_called_as_both_generations_document_it(device: Any, precision: str, flags: list[str]) -> None:
     table = Path("t.table") if precision == "int8" else None
     settings = Settings(precision, 512)
-    line = trtexec_command(
-        "trtexec", Path("m.onnx"), Path("e.plan"), device.make.CONTRACT, settings, major=major, table=table
-    )
+    line = trtexec_command("trtexec", Path("m.onnx"), Path("e.plan"), device.make.CONTRACT, settings, table=table)
     assert line == [
         "trtexec",
         "--onnx=m.onnx",
@@ -55,12 +50,11 @@ def test_trtexec_is_called_as_both_generations_document_it(
     ]
 
 
-def test_trtexec_of_eleven_is_told_no_precision_and_several_inputs_stand_in_one_option(device: Any) -> None:
-    wide = device.make.WIDE
-    line = trtexec_command("trtexec", Path("m"), Path("e"), wide, Settings("int8"), major=11)
+def test_several_inputs_stand_in_one_option_of_trtexec(device: Any) -> None:
+    line = trtexec_command("trtexec", Path("m"), Path("e"), device.make.WIDE, Settings("float32"))
     both = "image:1x8x16x3,thermal:1x8x16x1"
     shapes = [f"--{which}Shapes={both}" for which in ("min", "opt", "max")]
-    assert line == ["trtexec", "--onnx=m", "--saveEngine=e", *shapes, "--skipInference"]
+    assert line == ["trtexec", "--onnx=m", "--saveEngine=e", *shapes, "--noTF32", "--skipInference"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -145,22 +139,21 @@ def test_a_builder_that_does_not_ask_for_the_pictures_is_not_believed(device: An
     assert device.cuda.left == 0
 
 
+@pytest.mark.parametrize("table", [b"", b"TRT-10.3.0-EntropyCalibration2\n"])
+def test_a_table_without_ranges_is_not_kept(device: Any, bundle: Path, table: bytes) -> None:
+    device.world.table = table
+    with pytest.raises(BundleError, match="a calibration table without ranges; it does not calibrate this graph"):
+        build(bundle, Settings("int8"))
+    with pytest.raises(BundleError, match="trtexec calibrates int8 on random numbers"):
+        build(bundle, Settings("int8"), trtexec="trtexec")
+    assert device.cuda.left == 0
+
+
 def test_a_copy_that_fails_during_calibration_is_told_and_leaves_nothing(device: Any, bundle: Path) -> None:
     device.cuda.failing["cudaMemcpyAsync"] = 700
     with pytest.raises(BundleError, match="cudaMemcpyAsync: an illegal memory access"):
         build(bundle, Settings("int8"))
     assert device.cuda.left == 0
-
-
-def test_a_quantized_graph_needs_no_pictures_and_no_calibrator(device: Any, tmp_path: Path) -> None:
-    model = device.make.graph(quantized=True)
-    folder = device.make.bundle(tmp_path / "q", model=model, pictures=False)
-    with pytest.raises(BundleError, match="its graph is quantized"):
-        build(folder, Settings("float16"))
-    assert build(folder, Settings("int8")).engine.card["table"] is None
-    device.trt.behave("11.0.0")
-    assert build(folder, Settings("int8")).new
-    assert [told for told, *_ in device.world.log] == [["FP16", "INT8", "TF32"], ["TF32"]]
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
@@ -275,10 +268,12 @@ def test_trtexec_builds_what_the_api_builds(device: Any, bundle: Path, tmp_path:
         build(bundle, Settings("int8"), trtexec=program)
     for precision in ("float32", "float16", "int8"):
         api = build(bundle, Settings(precision)).engine
-        made = build(bundle, Settings(precision), trtexec=program, anew=True).engine
+        made = build(bundle, Settings(precision), trtexec=program).engine
         assert made.plan == api.plan
         assert made.card["built_by"] == "trtexec"
         assert made.card["table"] == api.card["table"]
+        assert not build(bundle, Settings(precision), trtexec=program).new
+        assert not build(bundle, Settings(precision)).new, "whoever does not ask for a builder takes what is there"
         line = json.loads(record.read_text())
         assert line[-1] == "--skipInference"
         assert any(part.startswith("--calib=") for part in line) == (precision == "int8")

@@ -33,7 +33,7 @@ def install() -> SimpleNamespace:
     return SimpleNamespace(cuda=fake_cuda.state, trt=tensorrt, world=tensorrt.world)
 
 
-def graph(contract: Contract = CONTRACT, *, seed: int = 0, quantized: bool = False) -> bytes:
+def graph(contract: Contract = CONTRACT, *, seed: int = 0) -> bytes:
     """Pixels → softmax of a matrix product a pixel. uint16 inputs are float32 ones, as TensorRT has no uint16."""
     rng, nodes, parts, inputs, kernels = np.random.default_rng(seed), [], [], [], []
     for name, spec in contract.inputs.items():
@@ -42,15 +42,13 @@ def graph(contract: Contract = CONTRACT, *, seed: int = 0, quantized: bool = Fal
         inputs.append(helper.make_tensor_value_info(name, kind, ["batch", *spec.shape]))
         kernel = rng.normal(0, scale, (spec.channels, 3)).astype(np.float32)
         kernels.append(numpy_helper.from_array(kernel, f"{name}_kernel"))
-        nodes.append(helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("MatMul", [f"{name}_float", f"{name}_kernel"], [f"{name}_part"]))
+        if kind == TensorProto.UINT8:
+            nodes.append(helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT))
+        pixels = f"{name}_float" if kind == TensorProto.UINT8 else name
+        nodes.append(helper.make_node("MatMul", [pixels, f"{name}_kernel"], [f"{name}_part"]))
         parts.append(f"{name}_part")
     nodes.append(helper.make_node("Sum", parts, ["logits"]))
-    if quantized:
-        kernels += [numpy_helper.from_array(np.float32(0.5), "step"), numpy_helper.from_array(np.int8(0), "zero")]
-        nodes.append(helper.make_node("QuantizeLinear", ["logits", "step", "zero"], ["steps"]))
-        nodes.append(helper.make_node("DequantizeLinear", ["steps", "step", "zero"], ["back"]))
-    nodes.append(helper.make_node("Softmax", ["back" if quantized else "logits"], ["output"], axis=-1))
+    nodes.append(helper.make_node("Softmax", ["logits"], ["output"], axis=-1))
     height, width = contract.inputs[contract.primary].size
     outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", height, width, 3])]
     body = helper.make_graph(nodes, "tiny", inputs, outputs, kernels)
@@ -69,23 +67,9 @@ def frames(contract: Contract, number: int, seed: int = 1) -> list[dict[str, np.
     ]
 
 
-class Floats:
-    """ONNX Runtime with uint16 inputs given as float32."""
-
-    def __init__(self, model: bytes) -> None:
-        import onnxruntime
-
-        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-
-    def run(self, inputs):
-        given = {name: (a.astype(np.float32) if a.dtype == np.uint16 else a)[None] for name, a in inputs.items()}
-        return {"output": self.session.run(["output"], given)[0][0]}
-
-
 def reference(contract: Contract, model: bytes) -> Predictor:
     """The model under ONNX Runtime."""
-    backend = OnnxBackend(model, contract) if contract is CONTRACT else Floats(model)
-    return Predictor.over(backend, contract)
+    return Predictor.over(OnnxBackend(model, contract), contract)
 
 
 def bundle(

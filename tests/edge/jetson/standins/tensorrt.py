@@ -31,8 +31,10 @@ class World:
         self.wrong = 0.0  # share of other classes' answers in what an engine answers
         self.jitter = 0.0  # by which it differs from one time to the next
         self.reads_calibration = True
+        self.table: bytes | None = None  # in place of the true one
         self.pause = lambda: None
         self.log: list[tuple] = []
+        self.held: list[str] = []  # the layers that the last build was told to keep in float32
         self.pictures: list[dict[str, np.ndarray]] = []
 
 
@@ -49,6 +51,10 @@ class TensorIOMode(enum.Enum):
 
 class MemoryPoolType(enum.Enum):
     WORKSPACE, DLA_MANAGED_SRAM = range(2)
+
+
+class LayerType(enum.Enum):
+    CONVOLUTION, DECONVOLUTION, MATRIX_MULTIPLY, CAST, SHAPE, ELEMENTWISE = range(6)
 
 
 class ILogger:
@@ -69,7 +75,7 @@ def behave(version: str) -> None:
     here = sys.modules[__name__]
     here.__version__ = version
     major = int(version.split(".")[0])
-    flags = {"TF32": 7} | ({"FP16": 0, "INT8": 1} if major < 11 else {})
+    flags = {"TF32": 7} | ({"FP16": 0, "INT8": 1, "OBEY_PRECISION_CONSTRAINTS": 11} if major < 11 else {})
     here.BuilderFlag = enum.Enum("BuilderFlag", flags)
     here.NetworkDefinitionCreationFlag = enum.IntEnum(
         "NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0} if major < 11 else {"STRONGLY_TYPED": 1}
@@ -81,7 +87,19 @@ def behave(version: str) -> None:
 
 
 behave(os.environ.get("STANDIN_TENSORRT", "10.3.0"))
-_KINDS = {onnx.TensorProto.UINT8: DataType.UINT8, onnx.TensorProto.FLOAT: DataType.FLOAT}
+_KINDS = {
+    onnx.TensorProto.UINT8: DataType.UINT8,
+    onnx.TensorProto.FLOAT: DataType.FLOAT,
+    onnx.TensorProto.INT64: DataType.INT32,
+}
+_LAYERS = {
+    "Conv": "CONVOLUTION",
+    "ConvTranspose": "DECONVOLUTION",
+    "MatMul": "MATRIX_MULTIPLY",
+    "Gemm": "MATRIX_MULTIPLY",
+    "Cast": "CAST",
+    "Shape": "SHAPE",
+}
 _NUMPY = {DataType.UINT8: np.uint8, DataType.FLOAT: np.float32, DataType.HALF: np.float16}
 
 
@@ -93,7 +111,7 @@ def _tensor(value):
 
 class Network:
     def __init__(self, explicit: bool) -> None:
-        self.explicit, self.model, self.inputs = explicit, b"", []
+        self.explicit, self.model, self.inputs, self.layers = explicit, b"", [], []
 
     @property
     def num_inputs(self) -> int:
@@ -101,6 +119,37 @@ class Network:
 
     def get_input(self, place: int):
         return self.inputs[place]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def get_layer(self, place: int):
+        return self.layers[place]
+
+
+class Layer:
+    """A node of the graph; constants are layers of their own in TensorRT, and no inputs here."""
+
+    def __init__(self, node, kinds: dict) -> None:
+        self.name, self.precision, self.output_types = node.output[0], None, {}
+        self.type = LayerType[_LAYERS.get(node.op_type, "ELEMENTWISE")]
+        self._inputs = [SimpleNamespace(name=name) if name else None for name in node.input]
+        self._outputs = [SimpleNamespace(name=name, dtype=_KINDS[kinds[name]]) for name in node.output]
+        self.num_inputs, self.num_outputs = len(self._inputs), len(self._outputs)
+
+    def get_input(self, place: int):
+        return self._inputs[place]
+
+    def get_output(self, place: int):
+        return self._outputs[place]
+
+    def set_output_type(self, place: int, kind: DataType) -> None:
+        self.output_types[place] = kind
+
+    @property
+    def held(self) -> bool:
+        return self.precision is DataType.FLOAT and set(self.output_types.values()) == {DataType.FLOAT}
 
 
 class OnnxParser:
@@ -119,6 +168,9 @@ class OnnxParser:
             return False
         self.network.model = model
         self.network.inputs = [_tensor(value) for value in proto.graph.input]
+        graph = onnx.shape_inference.infer_shapes(proto).graph
+        kinds = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.output)}
+        self.network.layers = [Layer(node, kinds) for node in graph.node]
         return True
 
     @property
@@ -188,8 +240,10 @@ class Builder:
                 return None
         table = self._calibrated(network, config, profile)
         world.log.append((sorted(config.flags), dict(config.pools), profile, table))
+        world.held = [layer.name for layer in network.layers if layer.held]
         world.pause()
-        return HostMemory(serialized(network.model, precision_of(config.flags), profile))
+        held = world.held if "OBEY_PRECISION_CONSTRAINTS" in config.flags else []
+        return HostMemory(serialized(network.model, precision_of(config.flags), profile, held))
 
     def _calibrated(self, network: Network, config: Config, profile: dict):
         feed = config.int8_calibrator
@@ -211,6 +265,7 @@ class Builder:
                 digest.update(seen[tensor.name].tobytes())
             world.pictures.append(seen)
         table = f"TRT-{__version__}-EntropyCalibration2\noutput: {digest.hexdigest()[:8]}\n".encode()  # noqa: F821
+        table = table if world.table is None else world.table
         feed.write_calibration_cache(memoryview(table))
         return table
 
@@ -219,8 +274,9 @@ def precision_of(flags) -> str:
     return "int8" if "INT8" in flags else "float16" if "FP16" in flags else "float32"
 
 
-def serialized(model: bytes, precision: str, profile: dict) -> bytes:
+def serialized(model: bytes, precision: str, profile: dict, held=()) -> bytes:
     head = {"version": __version__, "gpu": fake_cuda.state.gpu, "precision": precision, "profile": profile}  # noqa: F821
+    head["held"] = list(held)
     return MAGIC + json.dumps(head).encode() + b"\n" + model
 
 
@@ -250,6 +306,9 @@ class Engine:
         self.outputs = [_tensor(value) for value in proto.graph.output]
         self.tensors = {tensor.name: tensor for tensor in (*self.inputs, *self.outputs)}
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        held, floats = set(told["held"]), {one.name for one in self.inputs if one.dtype is DataType.FLOAT}
+        loose = [name for node in proto.graph.node if node.output[0] not in held for name in node.input]
+        self.lowered = floats.intersection(loose) if told["precision"] != "float32" else set()
 
     @property
     def num_io_tensors(self) -> int:
@@ -300,6 +359,9 @@ class Context:
         fed = {
             one.name: _array(self.addresses[one.name], self.shapes[one.name], one.dtype) for one in self.engine.inputs
         }
+        for name in self.engine.lowered:
+            with np.errstate(over="ignore"):
+                fed[name] = fed[name].astype(np.float16).astype(np.float32)
         names = [one.name for one in self.engine.outputs]
         for name, answer in zip(names, self.engine.session.run(names, fed), strict=True):
             place = _array(self.addresses[name], answer.shape, self.engine.tensors[name].dtype)
