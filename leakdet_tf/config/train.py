@@ -107,7 +107,7 @@ class Train(Table):
     keep: Positive = Field(
         default=3,
         description="Newest checkpoints that stay, and with them those of the epochs that they call the best. Where "
-        "one is damaged, `--resume` takes the one before.",
+        "one is damaged, `--resume` takes the one before; of `keep = 1` there may be none.",
     )
     loss_limit: Annotated[float, Field(ge=0)] = Field(
         default=100.0,
