@@ -304,7 +304,7 @@ def train(
         except InterruptedTraining:
             interrupted = True
             saver.flush()
-        except TrainingError:
+        except Exception:  # whatever it is, epochs in memory are not lost by it
             saver.flush()
             raise
         finally:
