@@ -43,7 +43,8 @@ class State:
     ``epoch``: epochs completed, of all stages. ``stage``: number of the stage from 1; ``begun``: epochs before it, so
     that ``epoch - begun`` are within it; ``stopped_early``: its patience ended. ``best_value``, ``best_loss``,
     ``best_epoch`` and ``best_sha256`` (of the weights in ``best.keras``) are :class:`~.callbacks.Keeper`'s. ``rows``:
-    those of ``history.csv``. ``identity``: digests of what the run was started with, by name.
+    those of ``history.csv``. ``identity``: digests of what the run was started with, by name. ``first_loss`` and
+    ``above`` are :class:`~.faults.Explosion`'s.
     """
 
     epoch: int
@@ -56,6 +57,8 @@ class State:
     best_sha256: str
     rows: Sequence[Mapping[str, float]]
     identity: Mapping[str, str]
+    first_loss: float | None = None
+    above: int = 0
 
 
 @dataclass(frozen=True, eq=False)
