@@ -39,8 +39,9 @@ class Train(Table):
     )
     xla: bool = Field(
         default=False,
-        description="Have XLA compile TensorFlow's steps as a whole: each is faster, the first one waits for the "
-        "compiler. JAX always does so; torch has no XLA.",
+        description="Have XLA compile TensorFlow's steps as a whole; the first one waits for the compiler. On a CPU a "
+        "U-Net's steps take less processor time so, a YOLOv8's more: measure yours. On a GPU it takes `deterministic = "
+        "false`, else the log says that it does nothing. JAX always does so; torch has no XLA.",
     )
     epochs: Positive = Field(
         default=20, description="Most passes over the training pictures; `[[train.stage]]` tables have their own."
@@ -93,8 +94,9 @@ class Train(Table):
     deterministic: bool = Field(
         default=True,
         description="Two trainings of the same end in the same weights: on a CPU TensorFlow then computes a step's "
-        "operations one after the other (each on all cores; with `xla` it does so anyway), on a GPU it "
-        "takes kernels that give the same sums each time. `false` allows others. Of JAX and torch nothing is asked.",
+        "operations one after the other (each on all cores; with `xla` it does so anyway), which leaves .92 "
+        "of a U-Net's pictures/s; on a GPU it takes kernels that give the same sums each time, whose cost was not "
+        "measured. `false` allows others. Of JAX and torch nothing is asked.",
     )
     checkpoint_every: Positive = Field(
         default=1,
@@ -107,7 +109,7 @@ class Train(Table):
     keep: Positive = Field(
         default=3,
         description="Newest checkpoints that stay, and with them those of the epochs that they call the best. Where "
-        "one is damaged, `--resume` takes the one before.",
+        "one is damaged, `--resume` takes the one before; of `keep = 1` there may be none.",
     )
     loss_limit: Annotated[float, Field(ge=0)] = Field(
         default=100.0,

@@ -25,10 +25,11 @@ from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.detect import COLUMNS, VOID
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import TruthTable, read
-from leakdet_tf.data.store import Rows, Store, Stored, size_text
+from leakdet_tf.data.store import Rows, Store, Stored, file_system, size_text
 from leakdet_tf.edge.machine import free_bytes
 
 Where = Literal["auto", "memory", "disk"]
+_IN_MEMORY = ("tmpfs", "ramfs")  # file systems, which take from the memory what they hold
 _MANY = 300  # boxes a picture that the memory is asked for before any is read
 _SHARE = 0.8  # of the free memory that pictures may take
 _AT_A_TIME = 1 << 18  # bytes of targets that are counted together; to count, NumPy makes eight of each
@@ -100,7 +101,8 @@ def store_for(
     Args:
         count: pictures.
         contract: what is kept of each.
-        where: ``auto`` takes the memory where they fit into 80 % of what is free, or where the system does not tell.
+        where: ``auto`` takes the memory where they fit into 80 % of what is free, or where the system does not tell;
+            and no folder that is itself in memory.
         folder: on the disk, for a file without a name.
         log: told when it is the disk.
 
@@ -112,6 +114,8 @@ def store_for(
         if lack:
             raise DataError(lack, remedy=_REMEDY)
         return None
+    if where == "auto" and (kind := file_system(folder)) in _IN_MEMORY:
+        raise DataError(f"{lack}, and {folder} is itself in memory ({kind})", remedy="set runs to a folder on a disk")
     size = bytes_stored(count, contract)
     try:
         store = Store(folder, size)

@@ -96,10 +96,20 @@ def mixed(items: Sequence[Item], training: Sequence[Item]) -> str:
     return ""
 
 
-def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[Item]]:
+def check_root(source: Source) -> Path:
+    """A source's folder.
+
+    Raises:
+        DataError: there is none.
+    """
     root = Path(source.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", remedy="set data.root, or have pictures rendered by [data.synth]")
+    return root
+
+
+def _splits_of(source: Source, inputs: Mapping[str, Input]) -> dict[str, list[Item]]:
+    root = check_root(source)
     present = [name for name in SPLITS if (root / name).is_dir()]
     if present:
         missing = [name for name in source.parts if name not in present]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,20 @@ from leakdet_tf.core.errors import DataError
 _ROOM = "free some room, set runs to a folder on another disk, or use a smaller data.inputs size"
 _GO_ON = "check the disk; fit --resume goes on after the last checkpoint"
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that holds a folder, such as ``ext4``; empty where the machine does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # Linux alone keeps it
+        return ""
+    place, found = folder.resolve(), (0, "")
+    for _, where, kind, *_ in map(str.split, lines):
+        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), where))  # a blank is \040
+        if (place == point or point in place.parents) and len(point.parts) >= found[0]:  # later ones lie over earlier
+            found = (len(point.parts), kind)
+    return found[1]
 
 
 class Rows(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from leakdet_tf.jobs.quiet import in_turn, quiet_start, same_sums, start_tensorf
 
 if TYPE_CHECKING:
     from leakdet_tf.config.schema import Experiment
+    from leakdet_tf.config.train import Train
 
 BACKENDS = {"tensorflow": "train", "jax": "jax", "torch": "torch"}
 """Keras's backends by name, with the extra of ours that brings each."""
@@ -63,6 +65,18 @@ def start(backend: str, *, deterministic: bool = False, xla: bool = False) -> bo
         import_module(backend)
         import_module("keras")
     return in_order
+
+
+def obeyed(settings: Train, log: Callable[[str], None]) -> Train:
+    """The settings without ``xla`` where Keras, which is at work, would not heed it: with TensorFlow's deterministic
+    kernels on a GPU. The log is told."""
+    import tensorflow as tf
+
+    by_determinism = settings.xla and settings.deterministic and settings.backend == "tensorflow"
+    if not by_determinism or not tf.config.list_physical_devices("GPU"):
+        return settings
+    log("train.xla does nothing on a GPU beside train.deterministic = true; set that to false to have XLA")
+    return settings.model_copy(update={"xla": False})
 
 
 def slow(precision: str) -> str:

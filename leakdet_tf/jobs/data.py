@@ -14,9 +14,9 @@ from leakdet_tf.core.records import IGNORE, Sample
 from leakdet_tf.core.tasks import TASKS
 from leakdet_tf.data.cache import Cache, amounts_of, fill, store_for
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import labelling_of, read, truth_tables
+from leakdet_tf.data.readers import check_root, labelling_of, read, truth_tables
 from leakdet_tf.data.store import Rows
-from leakdet_tf.jobs.runs import Log
+from leakdet_tf.jobs.runs import Log, check_run
 from leakdet_tf.synth.request import Request
 from leakdet_tf.training.progress import track
 
@@ -41,6 +41,18 @@ def contract_of(experiment: Experiment, activation: str) -> Contract:
         experiment=experiment.name,
         **(suppression if experiment.task.kind == "detect" else {}),  # type: ignore[arg-type]
     )
+
+
+def check_places(experiment: Experiment) -> None:
+    """Check that a run folder can be made and that pictures which are not rendered have a folder, before any work.
+
+    Raises:
+        DataError: not so.
+    """
+    check_run(experiment.runs, experiment.name)
+    for source in experiment.data.sources:
+        if source.synth is None:
+            check_root(source)
 
 
 def render_if_absent(experiment: Experiment) -> None:

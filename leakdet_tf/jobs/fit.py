@@ -24,10 +24,10 @@ from leakdet_tf.data.splits import save_manifest
 from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.bundle import require
+from leakdet_tf.export.bundle import require, tidy
 from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
-from leakdet_tf.jobs.data import contributions, decode_all, often, render_if_absent, samples
+from leakdet_tf.jobs.data import check_places, contributions, decode_all, often, render_if_absent, samples
 from leakdet_tf.jobs.resume import (
     DATA,
     ENVIRONMENT,
@@ -36,12 +36,13 @@ from leakdet_tf.jobs.resume import (
     find_run,
     identity,
     is_finished,
+    killed_before,
     locked,
     mark_finished,
     same_data,
     same_experiment,
     same_identity,
-    tell_versions,
+    tell_machine,
     told_again,
 )
 from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
@@ -85,14 +86,18 @@ def fit(
         drop_dead_lock(folder)
         echo(f"{folder}: finished already, nothing is left to do")
         return Fitted(folder, False, sorted(path.parent for path in folder.glob(f"export/*/{CONTRACT}")))
+    told: list[str] = []  # for the log, once there is a run folder
     with ExitStack() as held:
         held.enter_context(leaving_at_once())
-        if folder is not None:
-            held.enter_context(locked(folder))
+        if folder is None:
+            check_places(experiment)
+        else:
+            killed = held.enter_context(locked(folder))
             experiment = as_begun(folder, experiment)
             same_experiment(folder, experiment)
+            told += [killed_before(killed, experiment.train.batch_size)] if killed else []
         try:
-            done = _fit(experiment, folder, quarantine, echo, held)
+            done = _fit(experiment, folder, quarantine, echo, held, told)
         except SystemExit:
             echo("terminated at once; a run that has its folder can be resumed")
             raise
@@ -102,10 +107,11 @@ def fit(
         return done
 
 
-def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack) -> Fitted:
+def _fit(
+    experiment: Experiment, folder: Path | None, quarantine: bool, echo: Log, held: ExitStack, told: list[str]
+) -> Fitted:
     require(experiment.export.formats)
     require_tracking(experiment.track)
-    told: list[str] = []  # for the log, once there is a run folder
     shown: list[str] = []  # so too, but the user had to see it at once
 
     def show(line: str) -> None:
@@ -124,6 +130,7 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
     resumed, checkpoint = folder is not None, None
     if folder is not None:
         clean(folder / "checkpoints")
+        tidy(folder / "export")
         checkpoint = newest(folder / "checkpoints", log=told.append)
         quarantine = quarantine or (folder / QUARANTINE).is_file()
     warm = bool(experiment.model.weights) and checkpoint is None
@@ -162,7 +169,7 @@ def _fit(experiment: Experiment, folder: Path | None, quarantine: bool, echo: Lo
         _tell_sources(given["train"], log)
     if checkpoint is not None:
         same_identity(folder, checkpoint.state.identity, identity(folder, caches))
-        tell_versions(folder, log)
+        tell_machine(folder, log)
         epochs = checkpoint.state.epoch
         again = told_again(folder, epochs)
         log(f"resumed from checkpoint {checkpoint.folder.name}: {epochs} epochs are done{again}")
@@ -246,7 +253,7 @@ def _train(
     from leakdet_tf.training.callbacks import save_model
     from leakdet_tf.training.loop import train
 
-    settings, cache = experiment.train, caches["train"]
+    settings, cache = backend.obeyed(experiment.train, log), caches["train"]
     from leakdet_tf.jobs.detect import validation_score
 
     labelling = labelling_of(experiment.data, experiment.task.classes)

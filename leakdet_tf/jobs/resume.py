@@ -22,15 +22,23 @@ from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
 DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
 LOCK = "lock"
 _CHECKPOINTS = "checkpoints"
-_MAY_DIFFER = {
+_MAY_DIFFER = (
     "runs",
     "data.cache",
+    "task.colors",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
     "train.keep",
     "train.loss_limit",
-}
-"""Keys that change nothing in the weights."""
+    "evaluate.resamples",
+    "evaluate.confidence",
+    "evaluate.worst",
+    "evaluate.calibrate",
+    "evaluate.max_risk",
+    "export",
+    "track",
+)
+"""Keys and tables that change nothing in the weights; a detector's best epoch hangs on ``evaluate``'s others."""
 _ELSEWHERE = "or leave out --resume to begin a new run"
 
 
@@ -47,7 +55,8 @@ def find_run(place: str) -> Path:
         raise ConfigError(f"--resume {place}: no such folder", remedy=f"name a run, {_ELSEWHERE}")
     if (folder / _CHECKPOINTS).is_dir():
         return folder
-    runs = [path for path in folder.iterdir() if (path / _CHECKPOINTS).is_dir()]
+    # a hidden one was killed before it had its name
+    runs = [path for path in folder.iterdir() if (path / _CHECKPOINTS).is_dir() and not path.name.startswith(".")]
     if not runs:
         raise ConfigError(f"--resume {place}: holds no run", remedy=f"name a run, {_ELSEWHERE}")
     # Run folders are named by date and time, and a second one of the same second by a number behind it.
@@ -68,8 +77,10 @@ def mark_finished(folder: Path, epochs: int, reason: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Be the only process at work in a run while the block runs (no-op on Windows).
+
+    Gives the number of the process of this host that held the lock and was killed, 0 where there was none.
 
     The file ``lock`` names process and host. One whose process is dead on this host is taken over, and one of another
     host when it was held by this very SLURM job, which is started again where there is room.
@@ -78,42 +89,62 @@ def locked(folder: Path) -> Iterator[None]:
         TrainingError: another process is at work, or may be on another host.
     """
     if os.name == "nt":
-        yield
+        yield 0
         return
     path = folder / LOCK
-    handle = _take(path)
+    handle, killed = _take(path)
     try:
-        yield
+        yield killed
     finally:
-        path.unlink(missing_ok=True)
+        if _is_still(path, handle):
+            path.unlink(missing_ok=True)
         os.close(handle)
 
 
+def killed_before(process: int, batch_size: int) -> str:
+    """What to say of the process that was killed in this run: of a kill -9 nothing tells why."""
+    smaller = f"train.batch_size = {batch_size // 2}" if batch_size > 1 else "a smaller data.inputs size"
+    return (
+        f"process {process} was killed in this run, perhaps for want of memory: where that comes again, "
+        f"begin a new run with {smaller}"
+    )
+
+
 def drop_dead_lock(folder: Path) -> None:
-    """Remove what a process left that was killed after its last step; a lock that somebody holds stays."""
+    """Remove what a process left that was killed after its last step, where that is allowed; a lock that somebody
+    holds stays."""
     if (folder / LOCK).exists():
-        with suppress(TrainingError), locked(folder):
+        with suppress(TrainingError, OSError), locked(folder):
             pass
 
 
-def _take(path: Path) -> int:
+def _take(path: Path) -> tuple[int, int]:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle, made = _opened(path)
         try:
             known = _flock(handle)
             holder = _holder(handle)
-            if known is False or _may_be_at_work(holder, known):
-                raise _held(path, holder)
+            if known is False or (not made and _may_be_at_work(holder, known)):
+                raise _held(path, holder, known)
             if _is_still(path, handle):
                 mine = {"pid": os.getpid(), "host": platform.node(), "job": os.environ.get("SLURM_JOB_ID", "")}
                 os.truncate(handle, 0)
                 os.pwrite(handle, json.dumps(mine).encode(), 0)
                 os.fsync(handle)
-                return handle
+                return handle, _killed(holder)
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)  # its holder ended and removed it between our opening and locking it
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    # The file's handle, and whether it was made here.
+    while True:
+        with suppress(FileExistsError):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+        with suppress(FileNotFoundError):  # removed in between
+            return os.open(path, os.O_RDWR), False
 
 
 def _flock(handle: int) -> bool | None:
@@ -141,10 +172,16 @@ def _holder(handle: int) -> dict[str, Any]:
 
 def _may_be_at_work(holder: Mapping[str, Any], known: bool | None) -> bool:
     if not holder:
-        return False
+        return known is None  # who made it may be about to write it
     if holder.get("host") != platform.node():
         return not holder.get("job") or holder["job"] != os.environ.get("SLURM_JOB_ID")
-    return known is None and _lives(int(holder["pid"]))
+    pid = holder.get("pid")
+    return known is None and (not isinstance(pid, int) or _lives(pid))
+
+
+def _killed(holder: Mapping[str, Any]) -> int:
+    pid = holder.get("pid")
+    return pid if isinstance(pid, int) and holder.get("host") == platform.node() else 0
 
 
 def _lives(pid: int) -> bool:
@@ -152,7 +189,7 @@ def _lives(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -166,9 +203,11 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-def _held(path: Path, holder: Mapping[str, Any]) -> TrainingError:
+def _held(path: Path, holder: Mapping[str, Any], known: bool | None) -> TrainingError:
     host = holder.get("host", platform.node())
-    remedy = "wait until it ends" if host == platform.node() else f"if it is gone, delete {path}"
+    remedy = "wait until it ends"
+    if known is not False:  # the kernel does not tell: its number may be another process's by now
+        remedy += f"; if it is no fit of this run, or gone, delete {path}"
     return TrainingError(
         f"{path.parent}: process {holder.get('pid', '?')} on {host} is at work in this run", remedy=remedy
     )
@@ -190,7 +229,7 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
     if not (folder / EXPERIMENT).is_file():
         return
     was, now = (flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
-    differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in _MAY_DIFFER]
+    differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and not _may_differ(key)]
     if differing:
         key, more = differing[0], len(differing) - 1
         raise ConfigError(
@@ -198,6 +237,10 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
             + (f" (and {more} more)" if more else ""),
             remedy=f"give the same experiment and --set as then, {_ELSEWHERE}",
         )
+
+
+def _may_differ(key: str) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in _MAY_DIFFER)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -267,11 +310,23 @@ def told_again(folder: Path, epochs: int) -> str:
     return f"; epochs up to {done} were done too, and are repeated"
 
 
-def tell_versions(folder: Path, log: Log) -> None:
-    """Say which packages are of another version than when the run was started: its last digits may then differ."""
+def tell_machine(folder: Path, log: Log) -> None:
+    """Say which packages, and what of the machine, are others than when the run was started: its weights may then
+    differ."""
     if not (folder / ENVIRONMENT).is_file():
         return
-    was = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["packages"]
-    for name, version in environment()["packages"].items():
-        if was.get(name, version) != version:
-            log(f"note: the run was started with {name} {was[name]}, now it is {version}: results may differ a little")
+    was, now = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")), environment()
+    for name, version in now["packages"].items():
+        if was["packages"].get(name, version) != version:
+            before = was["packages"][name]
+            log(f"note: the run was started with {name} {before}, now it is {version}: results may differ a little")
+    before, after = (
+        {"processor": one.get("cpu"), "cores": one.get("cores"), **one.get("threads", {})} for one in (was, now)
+    )
+    parts = [
+        f"{key} {before[key]}, now {after[key]}"
+        for key in after
+        if before.get(key) is not None and before[key] != after[key]
+    ]
+    if parts:
+        log(f"note: the run was started with {'; '.join(parts)}: the weights' last bits may differ from the unbroken's")

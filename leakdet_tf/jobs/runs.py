@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -12,10 +13,13 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from leakdet_tf import __version__
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError
+from leakdet_tf.core.files import sync_folder
+from leakdet_tf.edge import machine
 from leakdet_tf.edge.bundle import CONTRACT, SUMS
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs import backend
@@ -36,6 +40,7 @@ _PACKAGES = (
     "onnxruntime",
     "tf2onnx",
 )
+_THREADS = ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 Log = Callable[[str], None]
 
 
@@ -55,7 +60,7 @@ class Opened:
 
 
 def create_run(runs: str, name: str) -> Path:
-    """Make and return ``<runs>/<name>/<date-time>``; a folder that exists is never used again.
+    """Make and return ``<runs>/<name>/<date-time>``, whole or not at all; a folder that exists is never used again.
 
     Raises:
         DataError: the folder cannot be made.
@@ -63,20 +68,49 @@ def create_run(runs: str, name: str) -> Path:
     parent = Path(runs) / name
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1000):
-            folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            (folder / "checkpoints").mkdir()
-            return folder
+        building = parent / f".{stamp}.{uuid4().hex}"
+        (building / "checkpoints").mkdir(parents=True)
+        try:
+            for number in range(1, 1000):
+                folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+                if not _renamed(building, folder):
+                    continue
+                sync_folder(parent)
+                sync_folder(parent.parent)
+                return folder
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"{parent}: cannot be made ({error.strerror})", remedy="set runs to a folder that can be written"
         ) from error
     raise DataError(f"{parent}: too many runs in this second", remedy="try again")
+
+
+def _renamed(building: Path, folder: Path) -> bool:
+    # Whether it was; not onto a folder that is there.
+    if folder.exists():
+        return False
+    try:
+        building.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
+
+
+def check_run(runs: str, name: str) -> None:
+    """Check that :func:`create_run` can make a folder, before the work whose results are to go there.
+
+    Raises:
+        DataError: it cannot.
+    """
+    parent = Path(runs) / name
+    there = next(path for path in (parent, *parent.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written" if there.is_dir() else "is no folder"
+        raise DataError(f"{parent}: cannot be made ({there} {why})", remedy="set runs to a folder that can be written")
 
 
 def program(name: str = "leakdet-tf") -> str:
@@ -99,6 +133,9 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "cpu": machine.facts()["cpu"],
+        "cores": machine.cores(),
+        "threads": {name: os.environ.get(name, "not set") for name in _THREADS},
         "command": sys.argv,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -2,6 +2,7 @@
 
 The scheduler's SIGTERM reaches the script's shell two minutes before the limit. The shell passes it to ``fit``, which
 ends with status 75 after its step; the shell then asks for the job to be queued again, and started again it resumes.
+A start that completed no epoch is the last: what it did is lost, and the next one would do no more.
 """
 
 from __future__ import annotations
@@ -253,6 +254,8 @@ for run in "$runs"/{name}/*/checkpoints; do
   fi
 done
 
+epochs() {{ ls -di "$runs"/{name}/*/checkpoints/epoch-* 2>/dev/null; }}
+before=$(epochs)
 child= asked= passed=
 stop() {{
   asked=1
@@ -269,7 +272,9 @@ while kill -0 "$child" 2>/dev/null; do # a signal ends bash's wait, not the chil
   status=$?
 done
 
-if [ "$status" -eq {again} ]; then
+if [ "$status" -eq {again} ] && [ "$(epochs)" = "$before" ]; then
+  echo "not queued again: this start completed no epoch; raise --time, or make epochs shorter" >&2
+elif [ "$status" -eq {again} ]; then
   job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}}}
   job=${{job:-$SLURM_JOB_ID}}
   echo "not finished: queueing job $job again"

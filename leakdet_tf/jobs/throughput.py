@@ -48,6 +48,10 @@ _APART = 2  # first steps that do not count: graphs are compiled in the first, b
 _REFUSED = 3  # the child's exit code when its last line says all that the user needs
 
 
+class LateError(TrainingError):
+    """A backend gave no answer in time: it hangs, or its steps take long."""
+
+
 @dataclass(frozen=True)
 class Throughput:
     """How fast a backend trains: pictures/s, and the seconds of the first step, in which graphs are compiled."""
@@ -60,6 +64,7 @@ def decided(experiment: Experiment, *, log: Log) -> Experiment:
     """The experiment under the backend it names; for ``auto`` under the fastest of those that are installed.
 
     Nothing is measured where there is no choice: Keras is at work in this process already, or one alone is installed.
+    Where none trains and one was too slow to tell, it is taken, TensorFlow before others.
 
     Args:
         experiment: as it was read.
@@ -79,7 +84,11 @@ def decided(experiment: Experiment, *, log: Log) -> Experiment:
         log(f"train.backend: {chosen}, there is no other installed")
         return backend.under(chosen, experiment)
     log(f"train.backend: measuring {', '.join(names)} on noise, one after the other")
-    found, faults = _all_measured(names, experiment, log)
+    found, faults, late = _all_measured(names, experiment, log)
+    if not found and late:
+        chosen = backend.USUAL if backend.USUAL in late else late[0]
+        log(f"train.backend: {chosen} is taken unmeasured, for steps of this model take long")
+        return backend.under(chosen, experiment)
     if not found:
         said = dict.fromkeys(faults.values())
         why = next(iter(said)) if len(said) == 1 else "; ".join(f"{name}: {fault}" for name, fault in faults.items())
@@ -102,33 +111,38 @@ def fastest(found: Mapping[str, Throughput]) -> str:
 
 def _all_measured(
     names: Sequence[str], experiment: Experiment, log: Log
-) -> tuple[dict[str, Throughput], dict[str, str]]:
+) -> tuple[dict[str, Throughput], dict[str, str], list[str]]:
+    # Figures by name, faults by name, and which of these are that no answer came in time.
     found: dict[str, Throughput] = {}
     faults: dict[str, str] = {}
+    late: list[str] = []
     for name in names:
         try:
             found[name] = measured(name, experiment)
         except TrainingError as error:
             faults[name] = str(error)
+            late += [name] if isinstance(error, LateError) else []
             log(f"backend {name} is left out: {error}")
         else:
             speed, first = found[name].pictures_per_s, found[name].first_step_s
             log(f"backend {name}: {speed:.1f} pictures/s, first step {first:.1f} s")
-    return found, faults
+    return found, faults, late
 
 
 def measured(name: str, experiment: Experiment, *, limit_s: float = LIMIT_S, block_s: float = BLOCK_S) -> Throughput:
     """Have a backend train in a process of its own.
 
     Raises:
-        TrainingError: it failed, killed its process, or gave no answer in time; the message is that alone.
+        LateError: it gave no answer in time.
+        TrainingError: it failed or killed its process; the message is that alone, as it is of the other.
     """
     with TemporaryDirectory() as folder:
         file = Path(folder) / EXPERIMENT
         file.write_text(dump(experiment), encoding="utf-8")
+        begun = perf_counter()
         answer = ask(__name__, name, str(file), str(block_s), limit_s=limit_s)
     if not answer["ok"]:
-        raise TrainingError(answer["fault"])
+        raise (LateError if perf_counter() - begun >= limit_s else TrainingError)(answer["fault"])
     found = Throughput(answer["pictures_per_s"], answer["first_step_s"])
     if not 0 < found.pictures_per_s < math.inf:
         raise TrainingError(f"said {found.pictures_per_s} pictures/s")

@@ -65,19 +65,37 @@ class Tracker:
         self._reported = False
 
     def begin(self, experiment: Experiment, folder: Path) -> None:
-        """Begin a run in MLflow with the resolved experiment as its parameters, or go on in that of a resumed run."""
+        """Begin a run in MLflow with the resolved experiment as its parameters, or go on in that of a resumed run.
+
+        Raises:
+            OSError: the run's folder cannot take its file, and MLflow has no run of it then.
+        """
+        if self._connect is None:
+            return
+        account, place = folder / ACCOUNT, experiment.track.mlflow
+        try:
+            known = _known(account, place)
+        except (KeyError, TypeError, ValueError):
+            self._log(
+                f"warning: {account} does not name an MLflow run, so that none is told of this; delete it for one"
+            )
+            self._connect = None
+            return
 
         def act(client: Any) -> None:
-            account = folder / ACCOUNT
-            if account.is_file():
-                self._run_id = str(json.loads(account.read_text(encoding="utf-8"))["run_id"])
-                client.update_run(self._run_id, status="RUNNING")
-            else:
-                self._run_id = _begun(client, experiment, folder)
-                write_json(account, {"place": experiment.track.mlflow, "run_id": self._run_id})
-            self._log(f"tracked by MLflow: {experiment.track.mlflow}, run {self._run_id}")
+            if known:
+                client.update_run(known, status="RUNNING")
+            self._run_id = known or _begun(client, experiment, folder)
 
-        self._try(act)
+        if not self._try(act):
+            return
+        if not known:
+            try:
+                write_json(account, {"place": place, "run_id": self._run_id})
+            except OSError:  # a resumed run would begin a second one
+                self._try(lambda client: client.delete_run(self._run_id))
+                raise
+        self._log(f"tracked by MLflow: {place}, run {self._run_id}")
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """A row of ``history.csv``: its figures, its epoch as the step."""
@@ -112,15 +130,17 @@ class Tracker:
         how = status or ("FINISHED" if self._reported else "KILLED")
         self._try(lambda client: client.set_terminated(self._run_id, how))
 
-    def _try(self, act: Callable[[Any], None]) -> None:
+    def _try(self, act: Callable[[Any], None]) -> bool:
+        # whether it was done
         if self._connect is None:
-            return
+            return False
         try:
             act(self._connect())
         except self._failures as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             self._log(f"warning: MLflow fails and gets no more of this run, whose folder has it all ({reason})")
             self._connect = None
+        return self._connect is not None
 
 
 @contextmanager
@@ -151,6 +171,14 @@ def _opened(place: str, log: Log) -> Tracker:
     connect = functools.cache(lambda: mlflow.MlflowClient(tracking_uri=address, registry_uri=address))
     # those of requests are OSErrors; an answer that is no JSON, or other JSON than expected, has its own kinds
     return Tracker(connect, (mlflow.exceptions.MlflowException, Error, OSError, ValueError), log)
+
+
+def _known(account: Path, place: str) -> str:
+    # The MLflow run that a resumed run goes on in; empty where there is none at this place.
+    if not account.is_file():
+        return ""
+    said = json.loads(account.read_text(encoding="utf-8"))
+    return str(said["run_id"]) if said["place"] == place else ""
 
 
 def _begun(client: Any, experiment: Experiment, folder: Path) -> str:

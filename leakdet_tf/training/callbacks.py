@@ -20,6 +20,7 @@ from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.files import whole_file, write_text
 from leakdet_tf.models.runtime import weights_sha256
 from leakdet_tf.training.checkpoint import KEPT, Arrays, Snapshot, State, copied, take, write
+from leakdet_tf.training.faults import Explosion
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.progress import Bar
 
@@ -229,6 +230,7 @@ class Saver(keras.callbacks.Callback):
         history: knows the rows.
         identity: digests of what the run was started with, by name.
         pace: is told when they are written; says how many stay.
+        explosion: knows the stage's first loss.
 
     Raises:
         TrainingError: at an epoch's end, when the disk is full or not writable. Earlier checkpoints stay.
@@ -241,11 +243,12 @@ class Saver(keras.callbacks.Callback):
         keeper: Keeper,
         history: History,
         identity: Mapping[str, str],
-        pace: Pace | None = None,
+        pace: Pace,
+        explosion: Explosion,
     ) -> None:
         super().__init__()
         self._served, self._folder, self._identity = served, folder, identity
-        self._keeper, self._history, self._pace = keeper, history, pace or Pace()
+        self._keeper, self._history, self._pace, self._explosion = keeper, history, pace, explosion
         self._best: Snapshot | None = None
         self._newest: Snapshot | None = None
 
@@ -263,6 +266,8 @@ class Saver(keras.callbacks.Callback):
             best_sha256=keeper.best_sha256,
             rows=list(self._history.rows),
             identity=self._identity,
+            first_loss=self._explosion.first_loss,
+            above=self._explosion.above,
         )
         self._newest = take(state, self._served, self.model.optimizer)
         if keeper.best_epoch == keeper.epochs:

@@ -43,7 +43,8 @@ class State:
     ``epoch``: epochs completed, of all stages. ``stage``: number of the stage from 1; ``begun``: epochs before it, so
     that ``epoch - begun`` are within it; ``stopped_early``: its patience ended. ``best_value``, ``best_loss``,
     ``best_epoch`` and ``best_sha256`` (of the weights in ``best.keras``) are :class:`~.callbacks.Keeper`'s. ``rows``:
-    those of ``history.csv``. ``identity``: digests of what the run was started with, by name.
+    those of ``history.csv``. ``identity``: digests of what the run was started with, by name. ``first_loss`` and
+    ``above`` are :class:`~.faults.Explosion`'s.
     """
 
     epoch: int
@@ -56,6 +57,8 @@ class State:
     best_sha256: str
     rows: Sequence[Mapping[str, float]]
     identity: Mapping[str, str]
+    first_loss: float | None = None
+    above: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,8 @@ def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
     """Write ``folder/epoch-NNNN``, whole or not at all, and remove old ones.
 
     The ``keep`` newest stay, and those of the epochs that they call the best, so that ``best.keras`` can be made again.
-    ``folder`` is the run's ``checkpoints``.
+    One of a later epoch is damaged, for training went on from before it: it goes, and counts for nothing. ``folder`` is
+    the run's ``checkpoints``.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints stay.
@@ -151,15 +155,20 @@ def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     there = found(folder)
-    bests = {_best_of(kept) for kept in there[:keep]}
-    for old in there[keep:]:
-        if old.name not in bests:
-            _discard(old)
+    kept = [one for one in there if _epoch_of(one) <= state.epoch][:keep]
+    bests = {_best_of(one) for one in kept}
+    for one in there:
+        if one not in kept and one.name not in bests:
+            _discard(one)
     return place
 
 
 def _named(epoch: int) -> str:
     return f"epoch-{epoch:04d}"
+
+
+def _epoch_of(place: Path) -> int:
+    return int(place.name.rpartition("-")[2])
 
 
 def _best_of(place: Path) -> str:
@@ -176,7 +185,7 @@ def found(folder: Path) -> list[Path]:
         return []
     return sorted(
         (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
-        key=lambda path: int(path.name.rpartition("-")[2]),
+        key=_epoch_of,
         reverse=True,
     )
 

@@ -23,6 +23,7 @@ class Explosion(keras.callbacks.Callback):
 
     What is absurd is told by the first step of the stage, whose loss is that of the weights it began with. One batch
     may be hard, so :data:`IN_A_ROW` steps must be above ``limit`` times that, or times 1 where it is smaller.
+    ``first_loss`` is that loss, ``above`` how many of the last steps were above.
 
     Args:
         limit: how many times; 0 never stops.
@@ -36,12 +37,12 @@ class Explosion(keras.callbacks.Callback):
         super().__init__()
         self._limit, self._remedy = limit, remedy
         self._epoch, self._steps, self._sum = 0, 0, 0.0
-        self._first: float | None = None
-        self._above = 0
+        self.first_loss: float | None = None
+        self.above = 0
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """A stage begins, or goes on: it has its own first step."""
-        self._first, self._above = None, 0
+    def begin(self, first_loss: float | None = None, above: int = 0) -> None:
+        """A stage begins, which has its own first step; or goes on where a checkpoint was written."""
+        self.first_loss, self.above = first_loss, above
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras begins its mean anew."""
@@ -53,12 +54,12 @@ class Explosion(keras.callbacks.Callback):
         total = float((logs or {})["loss"]) * steps
         loss = (total - self._sum) / (steps - self._steps)
         self._steps, self._sum = steps, total
-        if self._first is None:
-            self._first = loss
-        most = self._limit * max(1.0, self._first)
+        if self.first_loss is None:
+            self.first_loss = loss
+        most = self._limit * max(1.0, self.first_loss)
         unsure = 4 * _EPSILON * abs(total)  # after one huge loss the mean's last digits are as large as the next ones
-        self._above = 0 if not self._limit or loss <= most + unsure else self._above + 1
-        if self._above >= IN_A_ROW:
+        self.above = 0 if not self._limit or loss <= most + unsure else self.above + 1
+        if self.above >= IN_A_ROW:
             raise TrainingError(
                 f"epoch {self._epoch}, step {steps}: the loss is {loss:.3g}, and was above {most:.3g} "
                 f"(train.loss_limit = {self._limit:g} times its first value) for {IN_A_ROW} steps",

@@ -252,7 +252,8 @@ def train(
     exploding = (
         f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
     )
-    saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace)
+    explosion = Explosion(settings.loss_limit, exploding)
+    saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace, explosion)
     # behind the history, whose rows are the same from run to run
     lasting = [keeper, history, waiting, lines, Board(folder / "tensorboard"), saver]
     stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
@@ -284,12 +285,14 @@ def train(
                 )
                 if within and start is not None:
                     start.restore(model, trained.optimizer)
+                    explosion.begin(start.state.first_loss, start.state.above)
                 else:
                     keeper.begin(number)
+                    explosion.begin()
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
-                watching = [Watch(interrupt, remedy), Explosion(settings.loss_limit, exploding)]
+                watching = [Watch(interrupt, remedy), explosion]
                 with said_plainly(settings.batch_size):
                     trained.fit(
                         waiting.timed(training(first, end)),
@@ -304,7 +307,7 @@ def train(
         except InterruptedTraining:
             interrupted = True
             saver.flush()
-        except TrainingError:
+        except Exception:  # whatever it is, epochs in memory are not lost by it
             saver.flush()
             raise
         finally:

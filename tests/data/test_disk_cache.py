@@ -174,6 +174,22 @@ def test_which_it_is(where: Any, share: float, fits: bool, tmp_path: Path, monke
     assert lines == ([f"{lack}{kept}"] if store else [])
 
 
+@pytest.mark.parametrize("kind", ["tmpfs", "ramfs", "ext4", ""])
+def test_auto_takes_no_folder_that_is_itself_in_memory(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "free_bytes", lambda: 4096)
+    monkeypatch.setattr(room, "file_system", lambda folder: kind)
+    keys: Any = {"folder": tmp_path, "log": lambda line: None}
+    assert store_for(1000, agreed_of(), where="disk", **keys), "who asks for it gets it"
+    if not kind.endswith("fs"):
+        assert store_for(1000, agreed_of(), where="auto", **keys)
+        return
+    with pytest.raises(DataError, match=rf"0 MiB are free, and {tmp_path} is itself in memory \({kind}\)") as caught:
+        store_for(1000, agreed_of(), where="auto", **keys)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("where", ["auto", "disk"])
 def test_neither_fits(where: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "free_bytes", lambda: 4096)

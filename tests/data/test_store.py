@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.data.store import Store, Stored, size_text
+from leakdet_tf.data.store import Store, Stored, file_system, size_text
 
 SHAPE = (9, 4, 5, 3)
 PLENTY = 1 << 60
@@ -269,6 +269,15 @@ def test_a_real_disk_that_is_small_or_may_only_be_read(options: str, size: int, 
     command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", WRITER]
     done = subprocess.run([*command, str(tmp_path), str(size)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(said if said == "written" else f"{tmp_path}: {said}; ")
+
+
+def test_the_file_system_of_a_folder(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    lines = ["sda / ext4 rw 0 0", "t /dev/shm tmpfs rw 0 0", r"b /mnt/a\040b xfs rw 0 0", r"c /mnt/a\040b ramfs rw 0 0"]
+    mounts.write_text("\n".join(lines) + "\n")
+    asked = {"/dev/shm/runs": "tmpfs", "/dev/shmall": "ext4", "/mnt/a b/c": "ramfs", "/mnt": "ext4", "/": "ext4"}
+    assert {place: file_system(Path(place), mounts) for place in asked} == asked
+    assert file_system(tmp_path, tmp_path / "absent") == ""
 
 
 def test_sizes_in_words() -> None:

@@ -139,7 +139,7 @@ def train(kind: str, folder: Path, runs: Path, plan: Plan | None, pipe: int) -> 
         faulthandler.dump_traceback_later(LIMIT - 10)
         experiment, given = overrides(kind, folder, runs)
         place = runs / KINDS[kind][0]
-        resume = any((run / "checkpoints").is_dir() for run in place.glob("*"))
+        resume = any(not run.name.startswith(".") for run in place.glob("*"))  # hidden: killed before it had its name
         say(f"{kind}: {'resume' if resume else 'begin'} {plan}")
         seen = watch_moments(pipe, runs, plan)
         room.fit(experiment, given, echo=say, resume=str(place) if resume else None)

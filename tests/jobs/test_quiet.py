@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tensorflow as tf
 from leakdet_tf.jobs import backend, quiet
 from leakdet_tf.jobs import fit as room
 from leakdet_tf.jobs.quiet import in_turn, same_sums
+from leakdet_tf.training import loop
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 
@@ -50,6 +52,41 @@ def test_the_key_says_whether(given: str, wanted: set[str], tmp_path: Path, monk
     with pytest.raises(Begun):
         room.fit(EXPERIMENT, [given, f"runs={tmp_path}"], echo=print)
     assert called == wanted
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "wanted"),
+    [
+        (["a GPU"], {"xla": True}, False),
+        ([], {"xla": True}, True),
+        (["a GPU"], {"xla": True, "deterministic": False}, True),
+        (["a GPU"], {}, False),
+    ],
+)
+def test_xla_that_determinism_rules_out_is_told(
+    found: list[str], given: dict[str, bool], wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras itself only warns."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from few_layers import OVERRIDES
+
+    asked: list[bool] = []
+
+    def trained(model: Any, contract: Any, settings: Any, **_: Any) -> None:
+        asked.append(settings.xla)
+        raise Begun
+
+    lines: list[str] = []
+    own = [f"data.root={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}", "export.formats=[]"]
+    own += [f"train.{key}={str(value).lower()}" for key, value in given.items()]
+    monkeypatch.setattr(backend, "same_sums", lambda: None)
+    monkeypatch.setattr(loop, "train", trained)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found if kind == "GPU" else [])
+    with pytest.raises(Begun):
+        room.fit(EXPERIMENT, [*OVERRIDES, *own], echo=lines.append)
+    assert asked == [wanted]
+    told = [line for line in lines if line.startswith("train.xla does nothing on a GPU")]
+    assert len(told) == (given.get("xla", False) and not wanted)
 
 
 def test_operations_come_in_turn_unless_tensorflow_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:

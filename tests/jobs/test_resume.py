@@ -19,6 +19,7 @@ from leakdet_tf.cli import main
 from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, TrainingError
+from leakdet_tf.edge import machine
 from leakdet_tf.jobs import resume as room
 from leakdet_tf.jobs.fit import Fitted, fit
 from leakdet_tf.jobs.resume import FINISHED, LOCK, drop_dead_lock, find_run, is_finished, locked, same_experiment
@@ -98,6 +99,8 @@ def resumed(
     runs = tmp_path_factory.mktemp("resumed")
     copy = Path(shutil.copytree(done.folder, runs / done.folder.name))
     (copy / "checkpoints" / ".epoch-0002.1").mkdir()
+    (copy / "export" / ".tflite_float32.half").mkdir(parents=True)
+    (copy / LOCK).write_text(json.dumps({"pid": 2**22 + 1, "host": platform.node(), "job": ""}))
     lines: list[str] = []
     again = fit(EXPERIMENT, mine, echo=lines.append, resume=str(runs))
     assert again.folder == copy
@@ -107,6 +110,8 @@ def resumed(
 def test_it_ends_in_the_weights_of_the_unbroken_run(resumed: tuple[Path, list[str]], whole: Path) -> None:
     folder, lines = resumed
     assert "resumed from checkpoint epoch-0001: 1 epochs are done" in lines
+    assert [line for line in lines if line.startswith(f"process {2**22 + 1} was killed in this run")]
+    assert not [line for line in lines if line.startswith("note: the run was started with")]
     assert (
         Contract.load(folder / "contract.json").weights_sha256 == Contract.load(whole / "contract.json").weights_sha256
     )
@@ -214,9 +219,18 @@ def test_a_run_s_own_file_that_was_edited_is_noticed(
         fit(EXPERIMENT, [*mine, "train.patience=7"], echo=lambda line: None, resume=str(copy))
 
 
-def test_the_place_of_runs_may_differ(ended: tuple[Fitted, list[str], list[str]]) -> None:
+def test_what_cannot_change_the_weights_may_differ(ended: tuple[Fitted, list[str], list[str]]) -> None:
     done, mine, _ = ended
-    same_experiment(done.folder, load(EXPERIMENT, [*mine, "runs=elsewhere"]))
+    for other in (
+        "runs=elsewhere",
+        'task.colors={gas = "#010203"}',
+        'track={mlflow = "http://other", experiment = "x"}',
+        'export={formats = [], pictures = 3, golden = 1, key = "k"}',
+        "evaluate={resamples = 100, confidence = 0.9, worst = 1, calibrate = false, max_risk = 0.1}",
+    ):
+        same_experiment(done.folder, load(EXPERIMENT, [*mine, other]))
+    with pytest.raises(ConfigError, match=r"evaluate\.nms_iou = 0\.7, not 0\.5"):  # a detector's best epoch hangs on it
+        same_experiment(done.folder, load(EXPERIMENT, [*mine, "evaluate.nms_iou=0.5"]))
     with pytest.raises(ConfigError, match=r"data\.synth\.seed = 7, not 8"):
         same_experiment(done.folder, load(EXPERIMENT, [*mine, "data.synth.seed=8"]))
 
@@ -310,11 +324,26 @@ def test_a_lock_that_was_never_written_is_taken(content: str, tmp_path: Path) ->
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_other_versions_are_told(ended: tuple[Fitted, list[str], list[str]], tmp_path: Path) -> None:
+def test_other_versions_and_another_machine_are_told(
+    ended: tuple[Fitted, list[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = json.loads((ended[0].folder / "environment.json").read_text())
     said["packages"]["keras"] = "2.0"
     (tmp_path / "environment.json").write_text(json.dumps(said))
     lines: list[str] = []
-    room.tell_versions(tmp_path, lines.append)
+    room.tell_machine(tmp_path, lines.append)
     assert len(lines) == 1
     assert "keras 2.0" in lines[0]
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(machine, "cores", lambda: 77)
+    room.tell_machine(ended[0].folder, lines.append)
+    assert lines[1:] == [
+        f"note: the run was started with cores {said['cores']}, now 77; TF_ENABLE_ONEDNN_OPTS 1, now 0; "
+        "OMP_NUM_THREADS not set, now 3: the weights' last bits may differ from the unbroken's"
+    ]
+    for key in ("cpu", "cores", "threads"):  # as of a run that an earlier version began
+        del said[key]
+    said["packages"] = {}
+    (tmp_path / "environment.json").write_text(json.dumps(said))
+    room.tell_machine(tmp_path, pytest.fail)

@@ -21,8 +21,9 @@ from leakdet_tf.jobs.slurm import Request, Task, script, slurm
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "gas_unet.toml"
 FAKE = """#!/bin/bash
 printf '%s\\n' "$*" >>"$CALLS"
-runs="$*"; runs="${runs##*--set runs=}"; mkdir -p "${runs%% --resume*}/gas_unet/1/checkpoints"
-trap 'echo asked; sleep 0.2; exit 75' TERM
+runs="$*"; runs="${runs##*--set runs=}"; place="${runs%% --resume*}/gas_unet/1/checkpoints"
+mkdir -p "$place"
+trap 'echo asked; sleep 0.2; if [ -z "$NO_EPOCH" ]; then mkdir "$place/epoch-000$(wc -l <"$CALLS")"; fi; exit 75' TERM
 echo training
 if [ -n "$SLOW" ]; then for _ in {1..300}; do sleep 0.1; done; fi
 exit "${STATUS:-0}"
@@ -245,6 +246,29 @@ def test_sigterm_is_passed_on_and_the_job_queued_again(
     assert "restart 1" in out
     task = written.tasks[int(job.get("SLURM_ARRAY_TASK_ID", "0"))]
     assert (tmp_path / "calls").read_text().splitlines()[-1].endswith(f"--resume {task.runs}/gas_unet")
+
+
+def test_a_start_that_completed_no_epoch_is_the_last(tmp_path: Path, fake: Path, stubs: dict[str, str]) -> None:
+    """So that a job whose epoch is longer than its time does not run for ever."""
+    (written,) = write(tmp_path)
+    for number, (more, queued) in enumerate([({}, 1), ({"NO_EPOCH": "1"}, 1), ({}, 2), ({"NO_EPOCH": "1"}, 2)]):
+        process = start(written.script, stubs, SLOW="1", SLURM_JOB_ID="4711", **more)
+        wait_for(process, "training")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 75, number
+        assert len((tmp_path / "calls.scontrol").read_text().splitlines()) == queued
+        said = "not queued again: this start completed no epoch; raise --time, or make epochs shorter\n"
+        assert (said in out) == bool(more)
+
+
+def test_an_epoch_that_was_damaged_and_done_again_counts(tmp_path: Path, fake: Path, stubs: dict[str, str]) -> None:
+    (written,) = write(tmp_path)
+    place = Path(written.tasks[0].runs) / "gas_unet" / "1" / "checkpoints" / "epoch-0001"
+    place.mkdir(parents=True)
+    fake.write_text(f'#!/bin/bash\nmkdir "{place}.new"; rmdir "{place}"; mv "{place}.new" "{place}"; exit 75\n')
+    assert ran(written.script, stubs, SLURM_JOB_ID="4711")[0] == 75
+    assert (tmp_path / "calls.scontrol").read_text() == "requeue incomplete 4711\n"
 
 
 @pytest.mark.parametrize("status", [1, 2, 130])

@@ -23,7 +23,7 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import BOX_COLUMNS
 from leakdet_tf.jobs import backend, throughput
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.throughput import Throughput, decided, fastest, measured, noise, rate, stepper
+from leakdet_tf.jobs.throughput import LateError, Throughput, decided, fastest, measured, noise, rate, stepper
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 RUNNING = keras.config.backend()
@@ -56,7 +56,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float | str]],
             asked.append(name)
             speed = speeds[name]
             if isinstance(speed, str):
-                raise TrainingError(speed)
+                raise (LateError if "in time" in speed else TrainingError)(speed)
             return Throughput(speed, 1.25)
 
         monkeypatch.setattr(backend, "at_work", lambda: None)
@@ -110,6 +110,24 @@ def test_one_that_fails_is_named_and_left_out(experiment: Experiment, fresh: Any
         "backend tensorflow is left out: killed its process by SIGKILL",
         "backend jax is left out: gave no answer in 300 s",
     ]
+
+
+@pytest.mark.parametrize(
+    ("speeds", "taken"),
+    [
+        ({"tensorflow": "not in time", "jax": "not in time", "torch": "not in time"}, "tensorflow"),
+        ({"tensorflow": "died", "jax": "not in time", "torch": "not in time"}, "jax"),
+        ({"tensorflow": "not in time", "jax": 1.0}, "jax"),
+    ],
+)
+def test_where_all_take_long_one_is_taken_unmeasured(
+    experiment: Experiment, fresh: Any, speeds: dict[str, float | str], taken: str
+) -> None:
+    fresh(speeds)
+    lines: list[str] = []
+    assert decided(experiment, log=lines.append).train.backend == taken
+    unmeasured = f"train.backend: {taken} is taken unmeasured, for steps of this model take long"
+    assert (lines[-1] == unmeasured) == (1.0 not in speeds.values())
 
 
 def test_none_left_is_one_error(experiment: Experiment, fresh: Any) -> None:
@@ -185,7 +203,7 @@ def test_a_backend_that_dies_does_not_take_us_along(
 
 
 def test_a_backend_that_hangs_is_given_up(experiment: Experiment) -> None:
-    with pytest.raises(TrainingError, match=r"^gave no answer in 0\.2 s$"):
+    with pytest.raises(LateError, match=r"^gave no answer in 0\.2 s$"):
         measured("tensorflow", experiment, limit_s=0.2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from leakdet_tf.core.errors import ConfigError, MissingExtraError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.jobs import track as room
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.track import ACCOUNT, described, figures, parameters, require, tracking
+from leakdet_tf.jobs.track import ACCOUNT, parameters, require, tracking
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 CONTRACT = Contract("segment", {"image": ImageSpec(32, 48)}, classes_of(["background", "gas"]))
@@ -69,6 +70,9 @@ class Client:
     def create_run(self, experiment_id: str, *, run_name: str, tags: dict[str, str]) -> Any:
         self._call("create_run", experiment_id, run_name)
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+
+    def delete_run(self, run_id: str) -> None:
+        self._call("delete_run", run_id)
 
     def update_run(self, run_id: str, *, status: str) -> None:
         self._call("update_run", run_id, status)
@@ -227,6 +231,42 @@ def test_fourteen_calls_are_all(world: World, tmp_path: Path) -> None:
     assert len(world.calls) == 14
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", '"x"', "", '{"run_id": "abc"}'])
+def test_an_account_that_names_no_run_is_one_line(world: World, tmp_path: Path, text: str) -> None:
+    folder, lines = run_folder(tmp_path), list[str]()
+    (folder / ACCOUNT).write_text(text)
+    everything(tracked("http://tracking.example"), folder, lines)
+    (line,) = lines
+    assert line.isprintable()
+    assert line.startswith(f"warning: {folder / ACCOUNT} does not name an MLflow run")
+    assert not world.calls
+
+
+def test_another_place_has_a_run_of_its_own(world: World, tmp_path: Path) -> None:
+    folder, said = run_folder(tmp_path), []
+    for place in ("http://one.example", "http://other.example", "http://other.example"):
+        with tracking(tracked(place), folder, lambda line: None):
+            said.append(json.loads((folder / ACCOUNT).read_text())["place"])
+    assert said == ["http://one.example", "http://other.example", "http://other.example"]
+    assert len(world.of("create_run")) == 2
+    assert world.of("update_run") == [("abc", "RUNNING")]
+
+
+def test_a_full_disk_is_no_fault_of_mlflow_and_leaves_no_run_there(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(room, "write_json", full)
+    folder, lines = run_folder(tmp_path), list[str]()
+    with pytest.raises(OSError, match="No space left") as caught:
+        everything(tracked("http://tracking.example"), folder, lines)
+    assert caught.value.filename == str(folder / ACCOUNT)
+    assert world.calls[-1] == ("delete_run", "abc")
+    assert not lines
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_an_error_in_training_is_told_and_passes(
     world: World, tmp_path: Path, error: type[BaseException], status: str
@@ -262,26 +302,6 @@ def test_what_the_user_set_for_mlflow_stays(world: World, tmp_path: Path, monkey
     everything(tracked("http://tracking.example"), run_folder(tmp_path), [])
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "99"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-
-def test_parameters_have_names_that_mlflow_takes() -> None:
-    told = parameters(load(EXPERIMENT, ['task.colors={"gas" = "#ff0000"}', 'data.values={"0-3" = "background"}']))
-    assert told["task.colors.gas"] == "#ff0000"
-    assert told["data.values.0-3"] == "background"
-    assert "leakdet_tf" in told
-
-
-def test_figures_are_named_by_their_path() -> None:
-    found = figures({"iou": {"gas/smoke": {"value": 0.5, "low": 0.25, "high": None}}, "pictures": 3, "ok": True})
-    assert found == {"test/iou/gas_smoke": 0.5, "test/iou/gas_smoke_low": 0.25, "test/pictures": 3}
-
-
-def test_the_signature_says_pixels_in_and_float_out() -> None:
-    said = described(CONTRACT, "abc")["signature"]
-    (given,), (answer,) = json.loads(said["inputs"]), json.loads(said["outputs"])
-    assert given["name"] == "image"
-    assert given["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 32, 48, 3]}
-    assert answer["tensor-spec"] == {"dtype": "float32", "shape": [-1, 32, 48, 2]}
 
 
 # --- with MLflow itself ---------------------------------------------------------------------------------------------

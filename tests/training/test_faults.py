@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.training import callbacks
-from leakdet_tf.training.checkpoint import found
+from leakdet_tf.training.checkpoint import found, newest, of_epoch
 from leakdet_tf.training.faults import IN_A_ROW, Explosion, said_plainly
 
 Job = Any
@@ -28,7 +29,6 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 
 def stepped(watch: Explosion, *epochs: list[float]) -> None:
     """Give it the steps' losses as Keras does: the mean of the epoch so far, in float32."""
-    watch.on_train_begin()
     for number, losses in enumerate(epochs):
         watch.on_epoch_begin(number)
         for step in range(len(losses)):
@@ -58,6 +58,26 @@ def test_a_loss_that_is_high_now_and_then_is_none(epochs: list[list[float]]) -> 
 
 def test_it_can_be_turned_off() -> None:
     stepped(Explosion(0, ""), [1.0, *[1e12] * 40])
+
+
+def test_a_resumed_one_judges_as_the_unbroken(job: Job, make_job: Callable[..., Job]) -> None:
+    """By the first loss of all, not by the resumed epoch's; and steps that were above count on."""
+    job.break_off(2)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(epochs=3)
+    start = newest(job.folder / "checkpoints", log=pytest.fail)
+    assert start is not None
+    assert (start.state.epoch, start.state.above) == (1, 0)
+    assert start.state.first_loss is not None
+    strict = replace(start, state=replace(start.state, first_loss=1e-9, above=IN_A_ROW - 1))
+    again = make_job(job.folder)
+    with pytest.raises(TrainingError, match=r"^epoch 2, step 1: the loss is .*, and was above 0\.0001 "):
+        again.run(start=strict, epochs=3, loss_limit=1e-4)
+    fresh = make_job(job.folder.with_name("staged"))
+    fresh.run(stage=[{"epochs": 1, "train": ["all"]}] * 2)
+    ends = [of_epoch(fresh.folder / "checkpoints", epoch) for epoch in (1, 2)]
+    assert ends[0] is not None and ends[1] is not None
+    assert ends[0].state.first_loss != ends[1].state.first_loss, "a stage has its own"
 
 
 def test_training_that_explodes_stops_and_keeps_what_was_written(job: Job) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.models.runtime import load_model, weights_sha256
@@ -120,6 +121,31 @@ def test_nor_does_a_loss_that_is_no_number(job: Job, monkeypatch: pytest.MonkeyP
     with pytest.raises(TrainingError, match="epoch 3, step 2: the loss is nan"):
         job.run(epochs=9, checkpoint_every=9)
     assert epochs_of(job)[0] == 2
+    assert load_model(job.folder / "checkpoints" / "best.keras", None)
+
+
+@pytest.mark.parametrize("kind", [tf.errors.InvalidArgumentError, ValueError])
+def test_nor_does_any_other_error(kind: type[Exception], job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow's, as of a disk whose batches cannot be read, and one of somebody's own code."""
+    real, seen = callbacks.Watch.on_train_batch_end, []
+
+    def hooked(watch: Any, batch: int, logs: Any = None) -> None:
+        seen.append(batch)
+        if kind is ValueError and len(seen) == 8:
+            raise ValueError
+        real(watch, batch, logs)
+
+    def read(number: Any, batch: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_less(number, tf.constant(7, tf.int64))]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    monkeypatch.setattr(callbacks.Watch, "on_train_batch_end", hooked)
+    if kind is not ValueError:
+        job.change_stream = lambda stream: stream.enumerate().map(read)
+    with pytest.raises(kind):
+        job.run(epochs=9, checkpoint_every=9)
+    assert epochs_of(job)[0] == 2
+    assert newest(job.folder / "checkpoints", log=pytest.fail) is not None
     assert load_model(job.folder / "checkpoints" / "best.keras", None)
 
 
