@@ -25,6 +25,7 @@ LEAST_T, MOST_T = 0.05, 20.0
 """Temperatures beyond these are not searched: they would say that the set is too small, or the scores mean nothing."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS, _FLAT, _AT_END = 80, 1e-12, 1e-3
+_FIRST_ERRORS = 2
 _FIRST_STEP = 0.2  # of the pictures: earlier thresholds answer too few to be of use, and may fail by one picture
 Floats = npt.NDArray[np.float64]
 
@@ -291,9 +292,10 @@ def choose_abstain(
         if not 0 < value < 1:
             raise DataError(f"the {name} must lie between 0 and 1, is {value}")
     ranked = _ranked(answers, temperature)
-    errors, kept = np.cumsum(ranked.wrong), None
+    errors, kept, failed = np.cumsum(ranked.wrong), None, None
     for number, groups, allowed in _sequence(ranked, target_risk, confidence):
         if errors[number - 1] > allowed:
+            failed = number, allowed
             break
         kept = number, groups
     if kept:
@@ -309,18 +311,22 @@ def choose_abstain(
             upper_bound(_counted(wrong, groups, number), groups, confidence),
         )
     needed = math.ceil(math.log(1 - confidence) / math.log(1 - target_risk))
-    what = f"no threshold keeps wrong answers to {target_risk:.1%} with confidence {confidence:.0%}"
-    have = int(ranked.first.sum())
-    why = f"; that takes {needed} pictures without an error, there are {have}" if have < needed else ""
-    return Abstain(None, target_risk, confidence, note=what + why)
+    note = f"no threshold keeps wrong answers to {target_risk:.1%} with confidence {confidence:.0%}"
+    if failed:
+        number, allowed = failed
+        note += f": of the surest {number} answers {int(errors[number - 1])} are wrong, and {allowed} may be"
+    else:
+        note += f"; that takes {needed} pictures without an error, there are {int(ranked.first.sum())}"
+    return Abstain(None, target_risk, confidence, note=note)
 
 
 def _sequence(ranked: _Ranked, target: float, confidence: float) -> list[tuple[int, int, int]]:
     """What is tried in turn: (pictures answered, groups among them, wrong ones that pass). Truth has no say in it.
 
-    It begins where a fifth of the pictures is answered and some result would pass. A step that allows no more errors
-    than the one before would be a further chance to fail, so the next one is where one more passes, or where there are
-    twice as many pictures; the last answers all.
+    It begins where a fifth of the pictures is answered and :data:`_FIRST_ERRORS` may be wrong, or a third of those that
+    may be in the end where that is less: a first step that one picture can fail mostly ends the whole. A step that
+    allows no more errors than the one before would be a further chance to fail, so the next one is where one more
+    passes, or where there are twice as many pictures; the last answers all.
     """
     total, independent = ranked.sure.size, np.cumsum(ranked.first)
     steps: list[tuple[int, int, int]] = []
@@ -334,7 +340,8 @@ def _sequence(ranked: _Ranked, target: float, confidence: float) -> list[tuple[i
         allowed = min(counted * number // groups, math.floor(target * number))
         if not steps or number == total or number >= 2 * steps[-1][0] or allowed > steps[-1][2]:
             steps.append((number, groups, allowed))
-    return steps
+    least = min(_FIRST_ERRORS, steps[-1][2] // 3) if steps else 0
+    return [step for step in steps if step[2] >= least]
 
 
 def _counted(wrong: int, groups: int, number: int) -> int:

@@ -50,7 +50,9 @@ def command(
     if matrix:
         given = click.get_current_context().get_parameter_source
         if odd := [text for key, text in _OF_ONE_MODEL.items() if given(key) is not ParameterSource.DEFAULT]:
-            raise click.UsageError(f"{odd[0]}: not with --matrix; name further test sets by --test NAME=PLACE")
+            raise click.UsageError(
+                f"{odd[0]}: not with --matrix, which takes each run's own; further test sets: --test NAME=PLACE"
+            )
         from leakdet_tf.jobs.matrix import matrix as across
 
         files = across(models, tests=tests, strangers=strangers, out=out or "matrix", log=click.echo)[1]

@@ -99,7 +99,7 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
         if isinstance(found, Fault):
             faults.append(found)
             continue
-        what = entry.word if label is None or label == DROPPED else label
+        what = entry.word if label is None or label in (DROPPED, IGNORED) else label
         cell = math.floor(found[0] / (2 * SAME_PX))
         near = (one for step in (-1, 0, 1) for one in seen.get((what, cell + step), ()))
         if same := [place for edges, place in near if _apart(edges, found) <= SAME_PX]:

@@ -37,7 +37,7 @@ def divide(
             exactly these ids, or a group of it is in several parts.
     """
     if split.manifest:
-        return _from_manifest(ids, Path(split.manifest), where)
+        return _from_manifest(ids, split, where)
     groups: dict[str, list[str]] = {}
     for key in sorted(ids):
         groups.setdefault(group_of(key, split.group, where=where), []).append(key)
@@ -153,11 +153,13 @@ def _manifest(path: Path, ids: set[str]) -> tuple[dict[str, list[str]], dict[str
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: not a split manifest ({error})",
-            remedy='use a split.json written by a run, or {"split": {"NAME.jpg": "train"}} with train, val and test',
+            remedy='use a split.json written by a run, or {"split": {"NAME.jpg": "train"}, "groups": [["NAME.jpg"]]}; '
+            "groups may be left out",
         ) from error
 
 
-def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list[str]]:
+def _from_manifest(ids: Sequence[str], split: Split, where: str) -> dict[str, list[str]]:
+    path = Path(split.manifest)
     parts, groups, _ = _manifest(path, set(ids))
     named = [key for part in parts.values() for key in part]
     if len(set(named)) != len(named):
@@ -167,10 +169,10 @@ def _from_manifest(ids: Sequence[str], path: Path, where: str) -> dict[str, list
         side = "is not in" if odd[0] in set(named) else "is not named, yet in"
         raise DataError(f"{path}: '{odd[0]}' {side} {where} ({len(odd)} such)", remedy="make a new split")
     home = {key: name for name, part in parts.items() for key in part}
+    if odd := [key for key in groups if key not in home]:
+        raise DataError(f"{path}: '{odd[0]}' of group '{groups[odd[0]]}' is not in {where}", remedy="make a new split")
     first: dict[str, str] = {}
-    for key, name in groups.items():
-        if key not in home:
-            raise DataError(f"{path}: '{key}' of group '{name}' is not in {where}", remedy="make a new split")
+    for key, name in zip(ids, groups_of(ids, split, where=where), strict=True):
         other = first.setdefault(name, key)
         if home[other] != home[key]:
             raise DataError(

@@ -20,7 +20,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.edge.reading import TEXT_BYTES, read_arrays, read_file
+from leakdet_tf.edge.reading import FILE_BYTES, TEXT_BYTES, read_arrays, read_file
 
 SUMS = "SHA256SUMS"
 CONTRACT = "contract.json"
@@ -29,6 +29,7 @@ CARD = "card.json"
 MODELS = ("model.tflite", "model.onnx")
 MOST_TOLERANCE = 0.1
 """The largest tolerance of golden frames that a card may state, which is the largest of any format."""
+_JSON_BYTES = 16_000_000
 _PIXELS, _OUTPUTS = (np.uint8, np.uint16), (np.float32,)
 _AGAIN = "copy the bundle again, or export it anew"
 
@@ -166,7 +167,7 @@ def sums_text(sums: Mapping[str, str]) -> str:
 
 def _checked(path: Path, digest: str) -> bytes:
     try:
-        data = read_file(path)
+        data = read_file(path, _JSON_BYTES if path.suffix == ".json" else FILE_BYTES)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy=_AGAIN) from error
     if sha256_bytes(data) != digest:

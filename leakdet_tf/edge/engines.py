@@ -139,8 +139,15 @@ def alone(folder: Path, log: Callable[[str], object]) -> Iterator[None]:
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _private(folder, folder.stat())
-    (folder / _LOCK).touch(_MODE)
-    with (folder / _LOCK).open("w") as handle:
+    try:
+        (folder / _LOCK).touch(_MODE)
+        held = (folder / _LOCK).open("w")
+    except OSError as error:
+        raise BundleError(
+            f"{folder / _LOCK}: cannot be written ({error.strerror})",
+            remedy=f"build as the user whose folder it is, or name another by {VARIABLE}",
+        ) from error
+    with held as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,7 +195,7 @@ def _private(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise BundleError(
             f"{path}: belongs to user {status.st_uid}, and an engine is machine code",
-            remedy=f"build it as the user who runs it, or as root; {VARIABLE} names the folder of engines",
+            remedy=f"build it as the user who runs it; {VARIABLE} names the folder of engines",
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise BundleError(f"{path}: others may write it, and an engine is machine code", remedy=f"chmod go-w {path}")

@@ -163,7 +163,13 @@ class Predictor:
                     remedy="export it anew",
                 ) from error
             for name, kept in frame.outputs.items():
-                found = gap(kept, outputs[name], self.contract, geometry)
+                try:
+                    found = gap(kept, outputs[name], self.contract, geometry)
+                except ContractError as error:
+                    raise BundleError(
+                        f"{bundle.folder}: golden frame {number} has no answer of this contract: {error.args[0]}",
+                        remedy="export it anew",
+                    ) from error
                 if not found <= bundle.golden_tolerance:
                     raise BundleError(
                         f"{bundle.folder}: golden frame {number} is answered otherwise here than where it was made "

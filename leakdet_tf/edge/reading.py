@@ -30,7 +30,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MALFORMED = (
     ValueError,
     OSError,
-    KeyError,
+    LookupError,
     EOFError,
     TypeError,
     MemoryError,
@@ -56,7 +56,7 @@ def read_file(
         OSError: it is not there, or cannot be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: not a regular file", remedy="copy or build it again")
@@ -66,6 +66,8 @@ def read_file(
             )
         if check is not None:
             check(path, status)
+        if os.name != "nt":
+            os.set_blocking(file.fileno(), True)
         return file.read(status.st_size)
 
 

@@ -19,7 +19,7 @@ LIMIT_S = 120
 """Seconds that a trial may take, by the clock and of the processors."""
 LIMIT_BYTES = 4 << 30
 """Address space that a trial may take beyond sixteen times the model file: most of it is reserved and never used."""
-_REFUSED = 3  # the exit status of a child that has written the error
+_REFUSED = 93  # no runtime's own: the exit status of a child that has written the error
 _KINDS = {kind.__name__: kind for kind in (BundleError, ContractError, MissingExtraError)}
 _AGAIN = "do not use this bundle; export it anew"
 
@@ -45,7 +45,7 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
         raise BundleError(
             f"{place}: no process can be started to try it ({error.strerror})", remedy="open it without try_first"
         ) from error
-    if done.returncode == _REFUSED:
+    if done.returncode == _REFUSED and done.stdout:
         said = json.loads(done.stdout.splitlines()[-1])
         raise _KINDS.get(said["kind"], BundleError)(said["message"], remedy=said["remedy"])
     if done.returncode < 0:

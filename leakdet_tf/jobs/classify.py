@@ -54,12 +54,18 @@ def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *,
 
 
 def groups_of(settings: Experiment, items: Sequence[Item]) -> tuple[str, ...]:
-    """What each picture belongs to by its source's ``[data.split]``; itself where that has no groups."""
+    """What each picture belongs to by its source's ``[data.split]``; itself where that has no groups.
+
+    A manifest's groups are those of the pictures that it divides: it says nothing of pictures from elsewhere.
+    """
     found: dict[str, str] = {}
     for source in settings.data.sources:
-        ids = [item.id for item in items if item.source == source.name]
+        own = [item for item in items if item.source == source.name]
+        ids, split, root = [item.id for item in own], source.split, Path(source.root).resolve()
+        if split and not all(path.resolve().is_relative_to(root) for item in own for path in item.images.values()):
+            split = split.model_copy(update={"manifest": ""})
         prefix = f"{source.name}/" if settings.data.source else ""
-        names = splits.groups_of(ids, source.split, where=settings.data.where, prefix=prefix)
+        names = splits.groups_of(ids, split, where=settings.data.where, prefix=prefix)
         found |= zip(ids, names, strict=True)
     return tuple(found[item.id] for item in items)
 

@@ -17,7 +17,7 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.data.items import Item, count_rendered
-from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables
+from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables, turned_parts
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
 from leakdet_tf.jobs.runs import Log, Opened, open_model
@@ -149,6 +149,9 @@ def _items(
     folder = Path(data)
     inside = folder / split
     chosen = sources[source] if source else settings.data.sources[0]
+    if not inside.is_dir():
+        turned = turned_parts(chosen.model_copy(update={"root": data, "parts": list(SPLITS)}), settings.data.inputs)
+        chosen = turned.get(split, chosen)
     return find_items(inside if inside.is_dir() else folder, chosen, settings.data.inputs), data
 
 

@@ -256,6 +256,9 @@ done
 
 epochs() {{ ls -di "$runs"/{name}/*/checkpoints/epoch-* 2>/dev/null; }}
 before=$(epochs)
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}}}
+job=${{job:-$SLURM_JOB_ID}}
+idle="$runs/.no-epoch-$job" # the last start completed none
 child= asked= passed=
 stop() {{
   asked=1
@@ -272,11 +275,18 @@ while kill -0 "$child" 2>/dev/null; do # a signal ends bash's wait, not the chil
   status=$?
 done
 
-if [ "$status" -eq {again} ] && [ "$(epochs)" = "$before" ]; then
-  echo "not queued again: this start completed no epoch; raise --time, or make epochs shorter" >&2
-elif [ "$status" -eq {again} ]; then
-  job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}}}
-  job=${{job:-$SLURM_JOB_ID}}
+again=
+if [ "$status" -eq {again} ]; then again=1; fi
+if [ -z "$again" ] || [ "$(epochs)" != "$before" ]; then
+  rm -f "$idle"
+elif [ -e "$idle" ]; then
+  rm -f "$idle"
+  again=
+  echo "not queued again: two starts in a row completed no epoch; raise --time, or make epochs shorter" >&2
+else # one may have been preempted early
+  mkdir -p "$runs" && : >"$idle"
+fi
+if [ -n "$again" ]; then
   echo "not finished: queueing job $job again"
   scontrol requeue incomplete "$job" # not one that scancel ended
 fi

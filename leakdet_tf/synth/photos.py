@@ -59,7 +59,7 @@ def draw_piece(
     own = list(range(len(files)))
     if share is not None:
         first, end, turns = share
-        order = sorted(own, key=lambda number: _name_hash(files[number].relative_to(root)))
+        order = _by_hash(tuple(path.relative_to(root) for path in files))
         own = sorted(number for place, number in enumerate(order) if first <= place % turns < end) or own
     number = own[int(rng.integers(len(own)))]
     zoom, down, right = rng.uniform(_LEAST_PIECE, 1.0), rng.uniform(), rng.uniform()
@@ -90,8 +90,14 @@ def shared(pictures: Iterable[tuple[str, Mapping[str, object]]]) -> str:
     return f"{len(common)} of {len(used)} background photographs, such as {first}, are behind {behind}"
 
 
-def _name_hash(name: Path) -> str:
-    return sha256_bytes(name.as_posix().encode("utf-8", "surrogateescape"))
+@lru_cache(maxsize=4)
+def _by_hash(names: tuple[Path, ...]) -> list[int]:
+    """The numbers of names, in the order of their hashes."""
+
+    def of_name(number: int) -> str:
+        return sha256_bytes(names[number].as_posix().encode("utf-8", "surrogateescape"))
+
+    return sorted(range(len(names)), key=of_name)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from PIL import Image
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.synth.rendered import Parameter, Rendered
-from leakdet_tf.synth.request import Job, Request
+from leakdet_tf.synth.request import SHARE, Job, Request
 
 _EFFORT = 3  # zlib's level: half the time of the usual 6 for a tenth more bytes, as noise hardly compresses
 
@@ -63,14 +63,17 @@ def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
     Raises:
         DataError: the generator refuses, or returns something else than was asked for.
     """
-    rendered = function(job.seed, request.size, **request.given(job), **request.options)
+    given = request.given(job)
+    rendered = function(job.seed, request.size, **given, **request.options)
     if not isinstance(rendered, Rendered) or rendered.mask.shape != tuple(request.size):
         raise DataError(
             f"generator '{request.generator}': expected a Rendered of {request.size[0]} x {request.size[1]} pixels",
             remedy="see leakdet_tf.synth.rendered for what a generator returns",
         )
     image = rendered.image[:, :, 0] if rendered.image.shape[2] == 1 else rendered.image
-    return Picture(_png(image), _png(rendered.mask), rendered.parameters, rendered.classes, _truth(rendered))
+    shared = {SHARE: given[SHARE]} if SHARE in given and "backgrounds" in request.options else {}
+    parameters = {**rendered.parameters, **shared}
+    return Picture(_png(image), _png(rendered.mask), parameters, rendered.classes, _truth(rendered))
 
 
 def _truth(rendered: Rendered) -> dict[str, list[Any]]:

@@ -252,7 +252,7 @@ def test_the_threshold_lies_between_what_is_answered_and_what_is_not() -> None:
 def test_answers_of_one_certainty_are_answered_together() -> None:
     found = choose_abstain(two([False] * 70 + [True] * 30, [0.9] * 100), 0.05)
     assert found.threshold is None
-    assert found.note.endswith("confidence 95%")
+    assert found.note.endswith("confidence 95%: of the surest 100 answers 30 are wrong, and 1 may be")
 
 
 @pytest.mark.parametrize("steps", [0, 1])  # of two neighbours the middle is rounded up, of the next two down
@@ -300,16 +300,21 @@ def last_tried(wrong: list[int], number: int = 300) -> int:
 
 
 def test_thresholds_are_tried_from_the_surest_on_until_one_fails() -> None:
-    """Up to k errors of 300 say 5 % from 59, 93, 124, 153, 181 ... pictures on; the first step has a fifth, 60."""
+    """Up to k errors of 300 say 5 % from 59, 93, 124, 153, 181 ... pictures on; the first step is where two may be."""
     sizes = [next(n for n in range(59, 301) if binom.cdf(k, n, 0.05) <= 0.05) for k in range(9)]
     assert sizes[:5] == [59, 93, 124, 153, 181]
     assert last_tried([]) == 300
-    assert last_tried([59]) == 0  # one of 60
-    assert last_tried([60]) == 300
-    assert last_tried([60, 92]) == 60  # two of 93
-    assert last_tried([60, 93]) == 300
-    assert last_tried([60, 93, 100]) == 93  # three of 124, though three of 300 would do
+    assert last_tried([0, 1]) == 300
+    assert last_tried([0, 1, 123]) == 0  # three of 124, though three of 300 would do
+    assert last_tried([0, 1, 124]) == 300
+    assert last_tried([0, 1, 124, 152]) == 124  # four of 153
     assert last_tried([60, *range(290, 300)]) == sizes[8] == 286  # eleven of 300
+
+
+def test_of_few_pictures_the_first_step_allows_none() -> None:
+    """Of 100, at most one may be wrong in the end: begun is with the surest 59, all of them right."""
+    assert last_tried([58], 100) == 0
+    assert last_tried([59], 100) == 100
 
 
 @pytest.mark.parametrize(("target", "risk"), [(0.2, 0.22), (0.05, 0.055)])

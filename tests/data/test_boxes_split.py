@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.data.readers import find_splits, read, truth_tables
 from leakdet_tf.data.splits import divide, groups_of, save_manifest
 from leakdet_tf.data.survey import survey
+from leakdet_tf.jobs.evaluate import _items
 
 BOX = "<object><name>hotspot</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
 
@@ -146,6 +148,24 @@ def test_groups_of_a_source_reach_what_is_measured(tmp_path: Path) -> None:
     settings: Any = SimpleNamespace(data=data)
     items = find_splits(data)["test"]
     assert measured_groups(settings, items[::-1]) == ("south/roof", "south/roof", "north/roof", "north/roof")
+    elsewhere = [replace(item, images={"image": tmp_path / "other" / "a.png"}) for item in items]
+    assert measured_groups(settings, elsewhere) == tuple(item.id for item in items)
+
+
+def test_pictures_of_one_part_are_measured_where_a_root_holds_its_parts_within(tmp_path: Path) -> None:
+    for part, names in (("train", "abc"), ("test", "de")):
+        for folder in ("images", "labels"):
+            (tmp_path / "r" / folder / part).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / "r" / "images" / part / f"{name}.png")
+            (tmp_path / "r" / "labels" / part / f"{name}.txt").write_text("")
+    settings: Any = SimpleNamespace(
+        data=Data.model_validate({"root": "x", "labels": "yolo", "inputs": {"image": {"size": [8, 8]}}})
+    )
+    found, _ = _items(settings, str(tmp_path / "r"), "test", None, run=None, log=print)
+    assert sorted(item.id for item in found) == ["d", "e"]
+    with pytest.raises(DataError, match="val"):
+        _items(settings, str(tmp_path / "r"), "val", None, run=None, log=print)
 
 
 def test_the_expression_of_a_saved_division_is_used_again(tmp_path: Path) -> None:
@@ -171,6 +191,14 @@ def test_groups_that_are_none_or_in_several_parts_are_refused(tmp_path: Path, gr
     with pytest.raises(DataError, match=said) as caught:
         divide(["a", "b", "c", "d"], manifest(tmp_path / "m.json", PARTS, groups), where="x")
     assert str(caught.value).startswith(str(tmp_path / "m.json"))
+
+
+def test_so_are_those_that_an_expression_makes_of_a_manifest(tmp_path: Path) -> None:
+    given = manifest(tmp_path / "m.json", {"roof1_a": "test", "roof1_b": "train", "roof2_a": "val"})
+    ids = ["roof1_a", "roof1_b", "roof2_a"]
+    assert divide(ids, given, where="x")["test"] == ["roof1_a"]
+    with pytest.raises(DataError, match=r"m\.json: group 'roof1' is in test \('roof1_a'\) and in train \('roof1_b'\)"):
+        divide(ids, given.model_copy(update={"group": "(.*)_"}), where="x")
 
 
 @pytest.mark.data

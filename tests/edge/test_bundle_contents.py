@@ -28,13 +28,13 @@ Seal = Callable[[Path], None]
 WATCH = Path(__file__).parents[2] / "tflite" / "watch.py"
 
 
-def archive(**how: Any) -> bytes:
-    """An ``.npz`` of one array, whose picture is read as zeros."""
+def archive(dtype: str = "'|u1'", **how: Any) -> bytes:
+    """An ``.npz`` of one array, whose picture is read as zeros; ``dtype`` as the array's header has it."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", **how) as file:
         content = io.BytesIO()
         np.save(content, np.zeros((32, 48, 3), np.uint8))
-        file.writestr("0/image/image.npy", content.getvalue())
+        file.writestr("0/image/image.npy", content.getvalue().replace(b"'|u1'", dtype.encode().ljust(5)))
     return stream.getvalue()
 
 
@@ -72,6 +72,8 @@ ARCHIVES = {
     "unknown compression": changed(archive(), 8, 10, 77),
     "encrypted": changed(archive(), 6, 8, 1),
     "one array": np.lib.format.magic(1, 0) + b"\x76\0" + b" " * 117 + b"\n",
+    "no dtype": archive("()"),
+    "half a field": archive("('',)"),
     "empty": b"",
     "no archive": b"rubbish",
     "pickled": arrays(**{"0/image/image": np.array([{"a": 1}], dtype=object)}),

@@ -192,7 +192,7 @@ def test_what_the_child_refuses_reads_as_without_it(own_small: Path, seal: Seal)
 @pytest.mark.parametrize("kind", [ContractError, MissingExtraError])
 def test_errors_keep_their_kind(small_bundle: Path, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     said = json.dumps({"kind": kind.__name__, "message": "no such thing", "remedy": "get one"})
-    child(monkeypatch, f"print({said!r}); raise SystemExit(3)")
+    child(monkeypatch, f"print({said!r}); raise SystemExit({trial._REFUSED})")
     with pytest.raises(kind, match=r"^no such thing; get one$"):
         Predictor(small_bundle, try_first=True)
 
@@ -213,7 +213,7 @@ def test_a_file_replaced_meanwhile_is_refused_before_parsing(
     monkeypatch.setattr("leakdet_tf.edge.bundle.json.loads", lambda *_: pytest.fail("a parser saw it"))
     monkeypatch.setattr("leakdet_tf.edge.bundle.read_arrays", lambda *_, **__: pytest.fail("a parser saw it"))
     monkeypatch.setattr("sys.stdout.write", said.append)
-    assert trial.main(str(own_small), opened.digest, 1) == 3
+    assert trial.main(str(own_small), opened.digest, 1) == trial._REFUSED
     assert says in said[0]
 
 

@@ -33,6 +33,8 @@ STANDINS = Path(__file__).parents[1] / "edge" / "jetson" / "standins"
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Stand-ins for TensorRT and CUDA."""
+    for name in ("tensorrt", "fake_cuda", "standin_world"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(STANDINS))
     monkeypatch.setattr(cuda, "load", cuda.load)
     monkeypatch.setenv("LEAKDET_CACHE", str(tmp_path / "cache"))

@@ -334,13 +334,15 @@ def test_other_versions_and_another_machine_are_told(
     room.tell_machine(tmp_path, lines.append)
     assert len(lines) == 1
     assert "keras 2.0" in lines[0]
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = {key: said["threads"][key] for key in ("TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS")}
+    for key, value in before.items():
+        monkeypatch.setenv(key, f"not {value}")
     monkeypatch.setattr(machine, "cores", lambda: 77)
     room.tell_machine(ended[0].folder, lines.append)
     assert lines[1:] == [
-        f"note: the run was started with cores {said['cores']}, now 77; TF_ENABLE_ONEDNN_OPTS 1, now 0; "
-        "OMP_NUM_THREADS not set, now 3: the weights' last bits may differ from the unbroken's"
+        f"note: the run was started with cores {said['cores']}, now 77; "
+        + "; ".join(f"{key} {value}, now not {value}" for key, value in before.items())
+        + ": the weights' last bits may differ from the unbroken's"
     ]
     for key in ("cpu", "cores", "threads"):  # as of a run that an earlier version began
         del said[key]
