@@ -17,6 +17,8 @@ import numpy as np
 
 SIZE = 128
 CLASSES = 3
+OURS = ()
+"""Sides of ours that other models have not."""
 
 
 def network(name: str, given: argparse.Namespace) -> Any:

@@ -17,6 +17,8 @@ import numpy as np
 from leakdet_tf.core.tasks.detect import VOID
 
 SIZE = 256
+OURS = ("kerascv",)
+"""Sides of ours that other models have not."""
 
 
 def network(name: str, given: argparse.Namespace) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def helps() -> dict[str, str]:
 def test_readme_holds_every_help_text_as_it_is_printed(name: str, helps: dict[str, str]) -> None:
     assert helps[name].startswith("Usage: leakdet-tf")
     assert helps[name].strip() in README, f"README lacks, or holds otherwise: leakdet-tf {name} --help"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_benchmarks_that_a_page_names_are_there_with_the_options_it_gives(page: Path) -> None:
+    for line in re.findall(r"`python (benchmarks/[^`]*)`", page.read_text(encoding="utf-8")):
+        script, *words = shlex.split(line)
+        text = (ROOT / script).read_text(encoding="utf-8")
+        for option in (word.removeprefix("--") for word in words if word.startswith("--")):
+            assert f'"{option}"' in text or f'"--{option}"' in text, f"{page.name}: {line}"
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ def test_a_rendered_folder_shares_none_and_says_so_where_it_must(tmp_path: Path,
     files: dict[str, set[str]] = {}
     for picture in pictures:
         files.setdefault(picture["file"].partition("/")[0], set()).add(picture["parameters"]["background_file"])
-        share = {"val": [0, 1, 5], "test": [1, 2, 5], "train": [2, 5, 5]}[picture["file"].partition("/")[0]]
+        share = {"test": [0, 1, 5], "val": [1, 2, 5], "train": [2, 5, 5]}[picture["file"].partition("/")[0]]
         assert picture["parameters"]["background_share"] == share
     assert not files["train"] & files["val"] | files["train"] & files["test"] | files["val"] & files["test"]
 
