@@ -18,6 +18,7 @@ import pytest
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.data.store import Store, Stored, file_system, size_text
+from tests.disks import MOUNTS, WHY, mounted
 
 SHAPE = (9, 4, 5, 3)
 PLENTY = 1 << 60
@@ -44,10 +45,6 @@ try:
 except DataError as error:
     print(error)
 """
-MOUNTS = (
-    shutil.which("unshare")
-    and not subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode
-)
 
 
 def one_line(caught: pytest.ExceptionInfo[DataError]) -> str:
@@ -254,7 +251,7 @@ def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
     assert one_line(caught).startswith(f"{tmp_path / 'runs'}: ")
 
 
-@pytest.mark.skipif(not MOUNTS, reason="needs a kernel that lets this user mount a disk of its own (unshare -rm)")
+@pytest.mark.skipif(not MOUNTS, reason=WHY)
 @pytest.mark.parametrize(
     ("options", "size", "said"),
     [
@@ -265,8 +262,7 @@ def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
 )
 def test_a_real_disk_that_is_small_or_may_only_be_read(options: str, size: int, said: str, tmp_path: Path) -> None:
     """``disk_usage`` is not asked first, so that it is the kernel that refuses."""
-    mount = f'mount -t tmpfs -o {options} tmpfs "$0" && exec "$@"'
-    command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", WRITER]
+    command = [*mounted(tmp_path, options), sys.executable, "-c", WRITER]
     done = subprocess.run([*command, str(tmp_path), str(size)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(said if said == "written" else f"{tmp_path}: {said}; ")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.training import checkpoint as room
 from leakdet_tf.training.checkpoint import found, newest
+from tests.disks import MOUNTS, WHY, mounted
 
 Job = Any
 WRITER = """
@@ -39,10 +39,6 @@ print(newest(folder, log=print).state.epoch, [path.name for path in folder.iterd
 write(folder, sized(2, 100_000), keep=1)
 print([path.name for path in found(folder)])
 """
-MOUNTS = (
-    shutil.which("unshare")
-    and not subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode
-)
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_there(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +60,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(job: Job, monkeypatch:
     assert not list((job.folder / "checkpoints").glob(".*"))
 
 
-@pytest.mark.skipif(not MOUNTS, reason="needs a kernel that lets this user mount a disk of its own (unshare -rm)")
+@pytest.mark.skipif(not MOUNTS, reason=WHY)
 def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
-    mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
-    command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", WRITER, str(tmp_path)]
+    command = [*mounted(tmp_path, "size=1m"), sys.executable, "-c", WRITER, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     full = os.strerror(errno.ENOSPC)
     assert done.stdout.splitlines() == [full, full, "1 ['epoch-0001']", "['epoch-0002']"]
