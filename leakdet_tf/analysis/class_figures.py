@@ -157,8 +157,8 @@ def heat(found: Mapping[str, Any], key: str, title: str) -> Figure:
                 color=_WRONG,
                 linewidth=1.6,
             )
-    heads = [f"{_short(name)}\n({size_of(found['tests'][name])})" for name in tests]
-    _names(axis, heads, [model["label"] for model in models])
+    heads = [f"{name}\n({size_of(found['tests'][name])})" for name in tests]
+    _names(axis, heads, [model["label"].replace(" (", "\n(", 1) for model in models])  # a name, and its run
     axis.set_xlabel("test set (pictures)", fontsize=9)
     if any(model["home"] for model in models):
         axis.set_title("frame: the model's own domain", fontsize=8, color=_WRONG)
@@ -198,9 +198,9 @@ def sheet(pictures: Sequence[Shown], title: str) -> Figure:
 def _names(axis: Any, columns: Sequence[str], rows: Sequence[str]) -> None:
     slant = any(len(name) > 10 and "\n" not in name for name in columns)
     turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slant else {}
-    heads = [name if "\n" in name else _short(name) for name in columns]
-    axis.set_xticks(range(len(columns)), heads, fontsize=8, parse_math=False, **turned)
-    axis.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=8, parse_math=False)
+    told = [["\n".join(map(_short, name.split("\n"))) for name in names] for names in (columns, rows)]
+    axis.set_xticks(range(len(columns)), told[0], fontsize=8, parse_math=False, **turned)
+    axis.set_yticks(range(len(rows)), told[1], fontsize=8, parse_math=False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 

@@ -85,13 +85,15 @@ def test_risk_and_coverage_are_drawn_with_the_threshold_in_force(tmp_path: Path,
 def test_a_matrix_is_drawn(tmp_path: Path, key: str) -> None:
     entries = [
         Entry("$a", {"x": answers(40), "y$": answers(30, prefix="q")}, home="x"),
-        Entry("b", {"x": answers(40)}),
+        Entry("crack_synthetic (20261128-133853)", {"x": answers(40)}),
     ]
     found = matrix_of(entries, SETTINGS, seed=0, about={})
     figure = drawn(class_figures.heat(found, key, "matrix"), tmp_path / "a.png")
     assert f"{found['models'][0]['tests']['y$'][key]['value']:.3f}\n[" in words(figure)
     assert "–" in words(figure)  # b was not tested on y
     assert len(figure.axes[0].lines) == 1  # one home is framed
+    rows = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert rows == ["$a", "crack_synthetic\n(20261128-133853)"]  # whole, not cut
 
 
 @pytest.mark.parametrize("number", [1, 7])
