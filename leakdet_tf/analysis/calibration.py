@@ -282,8 +282,8 @@ def choose_abstain(
     Pearson (1934), and the last before the first that fails is taken: a fixed sequence of tests, which keeps the level
     of one test without a correction (Angelopoulos et al., Learn then Test, 2021). What is promised is the risk on
     further pictures like these, ranked by the same scores. Few pictures without an error buy no threshold. Pictures of
-    one group count together as one, as is right for groups of about equal size. The threshold lies halfway between the last picture that is answered and the
-    first that is not; it is 0 when all are.
+    one group count together as one, as is right for groups of about equal size. The threshold lies halfway between the
+    last picture that is answered and the first that is not; it is 0 when all are.
 
     Raises:
         DataError: the target or the confidence is not between 0 and 1, or a picture of a softmax model has no class.
