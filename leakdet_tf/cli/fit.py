@@ -18,8 +18,8 @@ def command(experiment: str, quarantine: bool, resume: str | None, overrides: tu
     EXPERIMENT is a TOML file; docs/experiment-file.md says what may stand in it. Everything is written into a new
     folder under runs/. Ctrl-C once finishes the step and keeps a usable run; twice leaves at once.
 
-    SIGTERM or SIGUSR1 ends with status 75 after the step; --resume then repeats what the epoch had done and goes on to
-    the same weights as without the break, on the same machine. It takes the same EXPERIMENT, --set and data.
+    SIGTERM or SIGUSR1 ends with status 75 after the step and its checkpoint; --resume goes on from there to the same
+    weights as without the break, on the same machine. It takes the same EXPERIMENT, --set and data.
     """
     from leakdet_tf.jobs.fit import fit
     from leakdet_tf.training.interrupt import AGAIN

@@ -104,7 +104,12 @@ class Train(Table):
         "written when training ends; a kill -9 or a power cut loses them, and `--resume` repeats those epochs.",
     )
     checkpoint_seconds: Count = Field(
-        default=0, description="Least seconds from one checkpoint to the next; it comes at the end of an epoch."
+        default=0, description="Least seconds from an epoch's checkpoint to the next one's."
+    )
+    checkpoint_steps: Count = Field(
+        default=0,
+        description="Steps from one checkpoint within an epoch to the next, for epochs of hours: a kill -9 or a power "
+        "cut then costs no more than these. 0: within an epoch there is one only where Ctrl-C or SIGTERM ended it.",
     )
     keep: Positive = Field(
         default=3,

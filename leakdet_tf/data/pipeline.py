@@ -1,7 +1,7 @@
 """Batches for Keras from a decoded split, through tf.data.
 
-The order of an epoch and every random change follow from (seed, epoch, index), so a stream that starts at epoch k
-equals one that was read up to k.
+The order of an epoch and every random change follow from (seed, epoch, index), so a stream that starts anywhere equals
+one that was read up to there.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def training(
     settings: Augment,
     epochs: int,
     first_epoch: int = 0,
+    first_step: int = 0,
     weights: Sequence[float] | None = None,
     last_epoch: int | None = None,
 ) -> Dataset:
@@ -92,6 +93,7 @@ def training(
         settings: strengths of the changes.
         epochs: where the stream ends.
         first_epoch: where it begins.
+        first_step: how many batches of that epoch are left out.
         weights: how often each picture is seen in an epoch on average; None: each once.
         last_epoch: how many epochs the whole training has, of which the last ``settings.mosaic_close`` do without
             mosaic and mixup; ``epochs`` when left out.
@@ -117,7 +119,7 @@ def training(
 
     closing = (epochs if last_epoch is None else last_epoch) - settings.mosaic_close
     changes = _Changes(settings, seed, often, closing)
-    stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order)
+    stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(order).skip(first_step)
     return _ahead(stream, finish)
 
 

@@ -42,6 +42,7 @@ from leakdet_tf.jobs.resume import (
     same_data,
     same_experiment,
     same_identity,
+    so_far,
     tell_machine,
     told_again,
 )
@@ -73,8 +74,8 @@ def fit(
 
     With ``quarantine``, files that are at fault are left out and listed in the run's ``quarantine.csv``. With
     ``resume``, a run or a folder of runs, it goes on in an unfinished run after its newest checkpoint that is whole;
-    what was trained after it, less than an epoch, is repeated. On SIGTERM or SIGUSR1 training ends after its step;
-    a second one, and one at any other time, leaves at once.
+    what was trained after it is repeated. On SIGTERM or SIGUSR1 training ends after its step, with a checkpoint; a
+    second one, and one at any other time, leaves at once.
 
     Raises:
         LeakdetError: one of its kinds, naming the file or key and the remedy. What was written before stays.
@@ -170,9 +171,9 @@ def _fit(
     if checkpoint is not None:
         same_identity(folder, checkpoint.state.identity, identity(folder, caches))
         tell_machine(folder, log)
-        epochs = checkpoint.state.epoch
-        again = told_again(folder, epochs)
-        log(f"resumed from checkpoint {checkpoint.folder.name}: {epochs} epochs are done{again}")
+        already = so_far(checkpoint.state.epoch, checkpoint.state.step)
+        again = told_again(folder, checkpoint.state.epoch)
+        log(f"resumed from checkpoint {checkpoint.folder.name}: {already} done{again}")
     elif resumed:
         log("resumed: there is no checkpoint yet, training begins anew in this folder")
     if checkpoint is None:
@@ -180,14 +181,14 @@ def _fit(
     tracker = held.enter_context(tracking(experiment, folder, log))
     outcome = _train(model, contract, experiment, parts["train"], caches, folder, log, checkpoint, tracker)
     if outcome.reason == "terminated":
-        log(f"terminated after {outcome.epochs} epochs, which are kept; steps after them will be repeated. Go on with:")
+        log(f"terminated after {so_far(outcome.epochs, outcome.steps)}; nothing is lost. Go on with:")
         return Fitted(folder, False, [], terminated=True)
     if not outcome.epochs and outcome.reason == "interrupted":
         log("interrupted before the first epoch was complete: the weights so far are kept")
     opened = _finish(folder, contract, model, outcome)
     _draw(folder, experiment, opened, parts["val"], outcome)
     if outcome.reason == "interrupted":
-        log(f"interrupted after {outcome.epochs} epochs; best epoch {outcome.best_epoch or '-'}. Next:")
+        log(f"interrupted after {so_far(outcome.epochs, outcome.steps)}; best epoch {outcome.best_epoch or '-'}. Next:")
         log(f"  {program()} evaluate {folder}")
         log(f"  {program()} export {folder}")
         return Fitted(folder, True, [])
@@ -260,7 +261,7 @@ def _train(
     weights = often(experiment, items)
     length = epoch_length(weights)
 
-    def stream(first: int, end: int) -> Any:
+    def stream(first: int, end: int, step: int) -> Any:
         return training(
             cache,
             batch_size=settings.batch_size,
@@ -268,6 +269,7 @@ def _train(
             settings=experiment.data.augment,
             epochs=end,
             first_epoch=first,
+            first_step=step,
             weights=weights,
             last_epoch=settings.total_epochs,
         )

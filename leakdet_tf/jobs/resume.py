@@ -28,6 +28,7 @@ _MAY_DIFFER = (
     "task.colors",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
+    "train.checkpoint_steps",
     "train.keep",
     "train.loss_limit",
     "evaluate.resamples",
@@ -299,6 +300,12 @@ def same_identity(folder: Path, was: Mapping[str, str], now: Mapping[str, str]) 
             f"{folder}: its checkpoint was written with another {differing[0]}",
             remedy="restore the run's own files, or train anew",
         )
+
+
+def so_far(epochs: int, steps: int) -> str:
+    """How far training has come, in words: epochs, and steps of the next one."""
+    within = f" and {steps} step{'s' * (steps > 1)}" if steps else ""
+    return f"{epochs} epoch{'s' * (epochs != 1)}{within}"
 
 
 def told_again(folder: Path, epochs: int) -> str:

@@ -2,7 +2,7 @@
 
 The scheduler's SIGTERM reaches the script's shell two minutes before the limit. The shell passes it to ``fit``, which
 ends with status 75 after its step; the shell then asks for the job to be queued again, and started again it resumes.
-A start that completed no epoch is the last: what it did is lost, and the next one would do no more.
+Two starts in a row that wrote no checkpoint are the last: the next one would come no further.
 """
 
 from __future__ import annotations
@@ -254,11 +254,11 @@ for run in "$runs"/{name}/*/checkpoints; do
   fi
 done
 
-epochs() {{ ls -di "$runs"/{name}/*/checkpoints/epoch-* 2>/dev/null; }}
-before=$(epochs)
+checkpoints() {{ ls -di "$runs"/{name}/*/checkpoints/epoch-* 2>/dev/null; }}
+before=$(checkpoints)
 job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}}}
 job=${{job:-$SLURM_JOB_ID}}
-idle="$runs/.no-epoch-$job" # the last start completed none
+idle="$runs/.no-checkpoint-$job" # the last start wrote none
 child= asked= passed=
 stop() {{
   asked=1
@@ -277,12 +277,12 @@ done
 
 again=
 if [ "$status" -eq {again} ]; then again=1; fi
-if [ -z "$again" ] || [ "$(epochs)" != "$before" ]; then
+if [ -z "$again" ] || [ "$(checkpoints)" != "$before" ]; then
   rm -f "$idle"
 elif [ -e "$idle" ]; then
   rm -f "$idle"
   again=
-  echo "not queued again: two starts in a row completed no epoch; raise --time, or make epochs shorter" >&2
+  echo "not queued again: two starts in a row came to no step of training; raise --time" >&2
 else # one may have been preempted early
   mkdir -p "$runs" && : >"$idle"
 fi

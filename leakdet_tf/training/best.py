@@ -30,7 +30,8 @@ def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str],
     state = start.state
     if not state.best_epoch or _digest(path) == state.best_sha256:
         return
-    best = start if state.best_epoch == state.epoch else of_epoch(start.folder.parent, state.best_epoch)
+    at_it = (state.best_epoch, 0) == (state.epoch, state.step)
+    best = start if at_it else of_epoch(start.folder.parent, state.best_epoch)
     if best is not None:
         best.restore(model)
     if best is None or weights_sha256(model) != state.best_sha256:

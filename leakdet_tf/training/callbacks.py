@@ -19,8 +19,7 @@ import keras
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.core.files import whole_file, write_text
 from leakdet_tf.models.runtime import weights_sha256
-from leakdet_tf.training.checkpoint import KEPT, Arrays, Snapshot, State, copied, take, write
-from leakdet_tf.training.faults import Explosion
+from leakdet_tf.training.checkpoint import KEPT, Arrays, State, copied
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.progress import Bar
 
@@ -30,7 +29,7 @@ Logs = dict[str, float] | None
 class Watch(keras.callbacks.Callback):
     """Stops training at a loss that is not finite, and after the step in which Ctrl-C was pressed or SIGTERM came.
 
-    What the epoch did before SIGTERM is lost: a resumed run repeats its steps, from the checkpoint of the epoch before.
+    ``steps`` of an epoch are done; between epochs it is 0.
     """
 
     def __init__(self, interrupt: Interrupt, remedy: str) -> None:
@@ -38,6 +37,7 @@ class Watch(keras.callbacks.Callback):
         self._interrupt = interrupt
         self._remedy = remedy
         self._epoch = 0
+        self.steps = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Remember the epoch for messages; begin none after Ctrl-C or SIGTERM."""
@@ -46,11 +46,16 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Check loss, Ctrl-C and SIGTERM."""
+        self.steps = batch + 1
         self._check(f"step {batch + 1}", logs)
 
     def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
         """The same while validating: the epoch's last step can spoil the weights after its own loss was fine."""
         self._check(f"validation step {batch + 1}", logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """None is left of it."""
+        self.steps = 0
 
     def _check(self, place: str, logs: Logs) -> None:
         loss = float((logs or {})["loss"])
@@ -66,11 +71,13 @@ class Watch(keras.callbacks.Callback):
 @dataclass
 class Pace:
     """How often best model, last model and checkpoint go from memory to the disk: at an epoch's end when at least so
-    many epochs and seconds have gone by since they did."""
+    many epochs and seconds have gone by since they did. Within an epoch a checkpoint comes after every ``steps``; 0 is
+    never. ``keep`` of them stay."""
 
     epochs: int = 1
     seconds: float = 0
     keep: int = KEPT
+    steps: int = 0
     _epoch: int = 0
     _moment: float = -math.inf
 
@@ -161,7 +168,7 @@ def save_model(model: Any, path: Path) -> None:
     for layer in frozen:
         layer.trainable = True
     try:
-        with _writing(path), whole_file(path) as temporary:
+        with writing(path), whole_file(path) as temporary:
             model.save(temporary)
     finally:
         for layer in frozen:
@@ -169,7 +176,12 @@ def save_model(model: Any, path: Path) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Name the file or folder that a full disk, or one that cannot be written, kept from being written.
+
+    Raises:
+        TrainingError: that.
+    """
     try:
         yield
     except OSError as error:
@@ -206,7 +218,10 @@ class History(keras.callbacks.Callback):
     def restore(self, state: State) -> None:
         """Take a checkpoint's rows; the file loses what was written after it."""
         self.rows = [dict(row) for row in state.rows]
-        self.write()
+        if self.rows:
+            self.write()
+        else:
+            self._path.unlink(missing_ok=True)
 
     def write(self) -> None:
         """The rows so far, in place of what the file held."""
@@ -214,85 +229,8 @@ class History(keras.callbacks.Callback):
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        with _writing(self._path):
+        with writing(self._path):
             write_text(self._path, text.getvalue())
-
-
-class Saver(keras.callbacks.Callback):
-    """Writes a checkpoint at the end of epochs; it stands last, so that what it says was done has been done.
-
-    Until one is due, the newest epoch and the best are kept in memory: :meth:`flush` writes them when training ends.
-
-    Args:
-        served: the model whose variables are kept; the optimizer is that of the model that Keras fits.
-        folder: the run's ``checkpoints``.
-        keeper: knows stage, epoch and best model, and whether it is time.
-        history: knows the rows.
-        identity: digests of what the run was started with, by name.
-        pace: is told when they are written; says how many stay.
-        explosion: knows the stage's first loss.
-
-    Raises:
-        TrainingError: at an epoch's end, when the disk is full or not writable. Earlier checkpoints stay.
-    """
-
-    def __init__(
-        self,
-        served: Any,
-        folder: Path,
-        keeper: Keeper,
-        history: History,
-        identity: Mapping[str, str],
-        pace: Pace,
-        explosion: Explosion,
-    ) -> None:
-        super().__init__()
-        self._served, self._folder, self._identity = served, folder, identity
-        self._keeper, self._history, self._pace, self._explosion = keeper, history, pace, explosion
-        self._best: Snapshot | None = None
-        self._newest: Snapshot | None = None
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write it, or keep it in memory."""
-        keeper = self._keeper
-        state = State(
-            epoch=keeper.epochs,
-            stage=keeper.stage,
-            begun=keeper.begun,
-            stopped_early=keeper.stopped_early,
-            best_value=keeper.best_value,
-            best_loss=keeper.best_loss,
-            best_epoch=keeper.best_epoch,
-            best_sha256=keeper.best_sha256,
-            rows=list(self._history.rows),
-            identity=self._identity,
-            first_loss=self._explosion.first_loss,
-            above=self._explosion.above,
-        )
-        self._newest = take(state, self._served, self.model.optimizer)
-        if keeper.best_epoch == keeper.epochs:
-            self._best = self._newest
-        if keeper.due:
-            self._write(self._newest)
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        """A stage is over; the next has an optimizer of its own."""
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what is in memory alone; the model then stands where its last whole epoch ended."""
-        if self._newest is not None:
-            self._newest.restore(self._served, self.model.optimizer)
-            self._keeper.write()
-            self._write(self._newest)
-
-    def _write(self, snapshot: Snapshot) -> None:
-        with _writing(self._folder):
-            if self._best is not None and self._best is not snapshot:
-                write(self._folder, self._best, keep=self._pace.keep)
-            write(self._folder, snapshot, keep=self._pace.keep)
-        self._best = self._newest = None
-        self._pace.begin(snapshot.state.epoch)
 
 
 class Board(keras.callbacks.TensorBoard):

@@ -1,7 +1,8 @@
-"""Checkpoints: all that training needs to go on after an epoch as if it had never stopped.
+"""Checkpoints: all that training needs to go on as if it had never stopped, after an epoch or within one.
 
-``checkpoints/epoch-0007/`` holds ``weights.npz`` and ``optimizer.npz`` (plain arrays, no pickle), ``state.json`` and
-``SHA256SUMS`` over the three. It is written beside its place, flushed and renamed, so it is there whole or not at all.
+``checkpoints/epoch-0007/``, or ``epoch-0007-step-000120/`` after so many steps of the next, holds ``weights.npz`` and
+``optimizer.npz`` (plain arrays, no pickle), ``state.json`` and ``SHA256SUMS`` over the three. It is written beside its
+place, flushed and renamed, so it is there whole or not at all.
 The order of pictures and every random change follow from (seed, epoch, index) and need no place in it; a dropout
 layer's random state is among the weights.
 """
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,21 @@ KEPT = 3
 SUMS = "SHA256SUMS"
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.npz", "optimizer.npz"
 _FILES = (_STATE, _WEIGHTS, _OPTIMIZER)
-_NAME = re.compile(r"epoch-\d{4,}")
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _COUNTED = re.compile(r"_\d+(?=[_/]|$)")
 Arrays = list[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class State:
-    """Where training stands after an epoch.
+    """Where training stands.
 
-    ``epoch``: epochs completed, of all stages. ``stage``: number of the stage from 1; ``begun``: epochs before it, so
-    that ``epoch - begun`` are within it; ``stopped_early``: its patience ended. ``best_value``, ``best_loss``,
-    ``best_epoch`` and ``best_sha256`` (of the weights in ``best.keras``) are :class:`~.callbacks.Keeper`'s. ``rows``:
-    those of ``history.csv``. ``identity``: digests of what the run was started with, by name. ``first_loss`` and
-    ``above`` are :class:`~.faults.Explosion`'s.
+    ``epoch``: epochs completed, of all stages. ``step``: steps of the next one that are done, and ``sums`` what Keras
+    has added up in them: each variable's values, first its mean loss' sum and count. ``stage``: number of the stage
+    from 1; ``begun``: epochs before it, so that ``epoch - begun`` are within it; ``stopped_early``: its patience ended.
+    ``best_value``, ``best_loss``, ``best_epoch`` and ``best_sha256`` (of the weights in ``best.keras``) are
+    :class:`~.callbacks.Keeper`'s. ``rows``: those of ``history.csv``. ``identity``: digests of what the run was started
+    with, by name. ``first_loss`` and ``above`` are :class:`~.faults.Explosion`'s.
     """
 
     epoch: int
@@ -59,11 +61,18 @@ class State:
     identity: Mapping[str, str]
     first_loss: float | None = None
     above: int = 0
+    step: int = 0
+    sums: Sequence[Any] = field(default_factory=list)
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the steps that are done, in float32 as Keras has it; 0 when none is."""
+        return float(np.float32(self.sums[0]) / np.float32(self.sums[1])) if self.sums else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Training after an epoch, in memory: all that a checkpoint holds."""
+    """Where training stands, in memory: all that a checkpoint holds."""
 
     state: State
     weights: Arrays
@@ -73,7 +82,7 @@ class Snapshot:
     @property
     def place(self) -> str:
         """What messages call it."""
-        return _named(self.state.epoch)
+        return _named(self.state)
 
     def restore(self, model: Any, optimizer: Any = None) -> None:
         """Put the weights into the served model and, if given, the variables into the optimizer.
@@ -125,17 +134,17 @@ def copied(variable: Any) -> npt.NDArray[Any]:
 
 
 def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
-    """Write ``folder/epoch-NNNN``, whole or not at all, and remove old ones.
+    """Write a checkpoint into ``folder``, whole or not at all, and remove old ones.
 
     The ``keep`` newest stay, and those of the epochs that they call the best, so that ``best.keras`` can be made again.
-    One of a later epoch is damaged, for training went on from before it: it goes, and counts for nothing. ``folder`` is
+    A later one is damaged, for training went on from before it: it goes, and counts for nothing. ``folder`` is
     the run's ``checkpoints``.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints stay.
     """
     state = snapshot.state
-    place = folder / _named(state.epoch)
+    place = folder / _named(state)
     building = folder / f".{place.name}.{os.getpid()}"
     try:
         building.mkdir(parents=True)
@@ -149,13 +158,13 @@ def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
             with (building / file).open("rb+") as handle:
                 os.fsync(handle.fileno())
         sync_folder(building)
-        _discard(place)  # one of the same epoch that was damaged
+        _discard(place)  # one of the same moment that was damaged
         building.rename(place)
         sync_folder(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     there = found(folder)
-    kept = [one for one in there if _epoch_of(one) <= state.epoch][:keep]
+    kept = [one for one in there if _moment(one) <= (state.epoch, state.step)][:keep]
     bests = {_best_of(one) for one in kept}
     for one in there:
         if one not in kept and one.name not in bests:
@@ -163,18 +172,25 @@ def write(folder: Path, snapshot: Snapshot, *, keep: int = KEPT) -> Path:
     return place
 
 
-def _named(epoch: int) -> str:
+def _named(state: State) -> str:
+    return _of_epoch(state.epoch) + (f"-step-{state.step:06d}" if state.step else "")
+
+
+def _of_epoch(epoch: int) -> str:
     return f"epoch-{epoch:04d}"
 
 
-def _epoch_of(place: Path) -> int:
-    return int(place.name.rpartition("-")[2])
+def _moment(place: Path) -> tuple[int, int]:
+    # Epochs completed, and steps of the next.
+    said = _NAME.fullmatch(place.name)
+    assert said is not None
+    return int(said[1]), int(said[2] or 0)
 
 
 def _best_of(place: Path) -> str:
     # The checkpoint of the epoch that this one calls the best; of a damaged one nothing.
     try:
-        return _named(int(json.loads((place / _STATE).read_text(encoding="utf-8"))["best_epoch"]))
+        return _of_epoch(int(json.loads((place / _STATE).read_text(encoding="utf-8"))["best_epoch"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -185,7 +201,7 @@ def found(folder: Path) -> list[Path]:
         return []
     return sorted(
         (path for path in folder.iterdir() if _NAME.fullmatch(path.name)),
-        key=_epoch_of,
+        key=_moment,
         reverse=True,
     )
 
@@ -225,8 +241,8 @@ def newest(folder: Path, *, log: Callable[[str], None]) -> Checkpoint | None:
 
 
 def of_epoch(folder: Path, epoch: int) -> Checkpoint | None:
-    """The checkpoint of an epoch; None when it is not there or its digests are wrong."""
-    place = folder / _named(epoch)
+    """The checkpoint of an epoch's end; None when it is not there or its digests are wrong."""
+    place = folder / _of_epoch(epoch)
     return _read(place) if place.is_dir() and not _fault(place) else None
 
 

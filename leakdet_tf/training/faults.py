@@ -37,16 +37,19 @@ class Explosion(keras.callbacks.Callback):
         super().__init__()
         self._limit, self._remedy = limit, remedy
         self._epoch, self._steps, self._sum = 0, 0, 0.0
+        self._before = (0, 0.0)
         self.first_loss: float | None = None
         self.above = 0
 
-    def begin(self, first_loss: float | None = None, above: int = 0) -> None:
-        """A stage begins, which has its own first step; or goes on where a checkpoint was written."""
-        self.first_loss, self.above = first_loss, above
+    def begin(self, first_loss: float | None = None, above: int = 0, *, steps: int = 0, loss: float = 0.0) -> None:
+        """A stage begins, which has its own first step; or goes on where a checkpoint was written, after ``steps`` of
+        an epoch whose mean loss is ``loss``."""
+        self.first_loss, self.above, self._before = first_loss, above, (steps, steps * loss)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras begins its mean anew."""
-        self._epoch, self._steps, self._sum = epoch + 1, 0, 0.0
+        self._epoch, (self._steps, self._sum) = epoch + 1, self._before
+        self._before = (0, 0.0)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Judge the loss since the last call, which Keras gives as the epoch's mean so far."""

@@ -18,12 +18,13 @@ from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.registry import resolve
 from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.box_losses import BoxObjective
-from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Saver, Watch
+from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
 from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.losses import Objective, Scheme, balanced
 from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
+from leakdet_tf.training.saver import Saver, finish_epoch
 from leakdet_tf.training.waiting import Waiting
 
 ALL = "all"
@@ -38,7 +39,7 @@ MONITORS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended. ``epochs`` were completed; ``best_epoch`` is 0 when none was.
+    """How training ended. ``epochs`` were completed, and ``steps`` of the next; ``best_epoch`` is 0 when none was.
 
     ``interrupted`` is Ctrl-C; ``terminated`` is SIGTERM or SIGUSR1, also when it came in the last epoch's end.
     ``best_sha256`` is of the weights in ``best.keras``.
@@ -50,6 +51,7 @@ class Outcome:
     best_value: float
     best_sha256: str
     rows: list[dict[str, float]]
+    steps: int = 0
 
 
 def logits_model(model: Any) -> Any:
@@ -194,7 +196,7 @@ def train(
     contract: Contract,
     settings: Train,
     *,
-    training: Callable[[int, int], Any],
+    training: Callable[[int, int, int], Any],
     validation: Any,
     pictures: int,
     steps: int,
@@ -210,7 +212,8 @@ def train(
     """Fit ``model`` in place, stage by stage.
 
     Best and last models and a checkpoint are in ``folder`` after every epoch, or as often as ``settings`` says, and
-    whenever training ends other than by a kill; the history is there after every epoch.
+    whenever training ends other than by a kill, the checkpoint then of the last step; the history is there after every
+    epoch.
 
     From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit,
     of a large model where TensorFlow computes a step's operations one after the other
@@ -220,7 +223,8 @@ def train(
         model: from a factory, with a layer named ``logits``.
         contract: class names and head activation.
         settings: the experiment's ``[train]``.
-        training: from first and last epoch (from 0, the last left out) to one stream of their batches.
+        training: from first and last epoch (from 0, the last left out), and how many batches of the first are left out,
+            to one stream of their batches.
         validation: batches, read again after each epoch.
         pictures: training pictures an epoch.
         steps: training batches an epoch.
@@ -245,14 +249,14 @@ def train(
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
     monitor, called = MONITORS[contract.task]
-    pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep)
+    pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep, settings.checkpoint_steps)
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
     history, waiting = History(folder / "history.csv", tell), Waiting()
     lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
     exploding = (
         f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
     )
-    explosion = Explosion(settings.loss_limit, exploding)
+    explosion, watch = Explosion(settings.loss_limit, exploding), Watch(interrupt, remedy)
     saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace, explosion)
     # behind the history, whose rows are the same from run to run
     lasting = [keeper, history, waiting, lines, Board(folder / "tensorboard"), saver]
@@ -285,28 +289,40 @@ def train(
                 )
                 if within and start is not None:
                     start.restore(model, trained.optimizer)
-                    explosion.begin(start.state.first_loss, start.state.above)
+                    watch.steps = start.state.step
+                    explosion.begin(
+                        start.state.first_loss, start.state.above, steps=start.state.step, loss=start.state.mean_loss
+                    )
                 else:
                     keeper.begin(number)
                     explosion.begin()
                 first, end = keeper.epochs, keeper.begun + stage.epochs
+                counts = [*trained.metrics[0].variables, *(metric.variables if metric else [])]
+                saver.begin(counts)
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
-                watching = [Watch(interrupt, remedy), explosion]
+                callbacks = [explosion, watch, *measures, *lasting]
                 with said_plainly(settings.batch_size):
-                    trained.fit(
-                        waiting.timed(training(first, end)),
-                        validation_data=validation,
-                        initial_epoch=first,
-                        epochs=end,
-                        steps_per_epoch=steps,
-                        callbacks=[*watching, *measures, *lasting],
-                        shuffle=False,  # the stream is shuffled already
-                        verbose=0,
-                    )
+                    if within and start is not None and start.state.step:
+                        rest = waiting.timed(training(first, first + 1, start.state.step))
+                        finish_epoch(
+                            trained, rest, validation, steps=steps, start=start, callbacks=callbacks, counts=counts
+                        )
+                        first += 1
+                    if first < end and not keeper.stopped_early:
+                        trained.fit(
+                            waiting.timed(training(first, end, 0)),
+                            validation_data=validation,
+                            initial_epoch=first,
+                            epochs=end,
+                            steps_per_epoch=steps,
+                            callbacks=callbacks,
+                            shuffle=False,  # the stream is shuffled already
+                            verbose=0,
+                        )
         except InterruptedTraining:
             interrupted = True
-            saver.flush()
+            saver.save(watch.steps)
         except Exception:  # whatever it is, epochs in memory are not lost by it
             saver.flush()
             raise
@@ -316,7 +332,8 @@ def train(
     reason: Literal["finished", "early", "interrupted", "terminated"] = "early" if keeper.stopped_early else "finished"
     if interrupted or interrupt.terminated:
         reason = "terminated" if interrupt.terminated else "interrupted"
-    return Outcome(reason, keeper.epochs, keeper.best_epoch, keeper.best_value, keeper.best_sha256, history.rows)
+    best = (keeper.best_epoch, keeper.best_value, keeper.best_sha256)
+    return Outcome(reason, keeper.epochs, *best, history.rows, watch.steps)
 
 
 def _is_over(keeper: Keeper, stage: Stage) -> bool:

@@ -191,9 +191,9 @@ MEANT = "docs/experiment-file.md says what it means"
         (
             "train.a\nb=3",
             "train.a\\nb: unknown key; choose from: accumulate, backend, batch_size, checkpoint_every, "
-            "checkpoint_seconds, class_weights, deterministic, epochs, focal_gamma, keep, label_smoothing, "
-            "learning_rate, loss, loss_limit, loss_weights, patience, precision, schedule, stage, warmup, "
-            "weight_decay, xla",
+            "checkpoint_seconds, checkpoint_steps, class_weights, deterministic, epochs, focal_gamma, keep, "
+            "label_smoothing, learning_rate, loss, loss_limit, loss_weights, patience, precision, schedule, stage, "
+            "warmup, weight_decay, xla",
         ),
         (
             "data.synth={generator = 'gas', size = [8, 8]}",

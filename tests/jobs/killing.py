@@ -37,7 +37,7 @@ from leakdet_tf.analysis import figures  # noqa: F401
 from leakdet_tf.jobs import classify, detect, evaluate  # noqa: F401
 from leakdet_tf.jobs import fit as room
 from leakdet_tf.jobs.resume import LOCK, find_run, is_finished
-from leakdet_tf.training import callbacks, checkpoint, loop, measure  # noqa: F401
+from leakdet_tf.training import callbacks, checkpoint, loop, measure, saver  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 COMMON = (*few_layers.OVERRIDES[1:], "train.epochs=3", "export.formats=[]", "evaluate.resamples=100")
@@ -51,11 +51,16 @@ KINDS = {
             "train.weight_decay=0.01",
             'train.schedule="cosine"',
             "train.warmup=1",
+            "train.checkpoint_steps=1",
         ),
     ),
     "seldom": ("gas_unet", (*few_layers.OVERRIDES[:1], "train.epochs=5", "train.checkpoint_every=2", "train.keep=1")),
+    "within": ("gas_unet", (*few_layers.OVERRIDES[:1], "train.checkpoint_every=3", "train.checkpoint_steps=2")),
     "classify": ("leak_rendered", ("model={factory = 'few_layers:few_labels'}",)),
-    "detect": ("hotspot_yolov8", ("model={factory = 'few_layers:few_grids'}", "data.augment.mosaic=0.5")),
+    "detect": (
+        "hotspot_yolov8",
+        ("model={factory = 'few_layers:few_grids'}", "data.augment.mosaic=0.5", "train.checkpoint_steps=2"),
+    ),
 }
 """An experiment of the project's own and what makes it a matter of seconds."""
 LIMIT = 120.0  # seconds after which an attempt hangs
@@ -121,7 +126,7 @@ def watch_moments(pipe: int, runs: Path, plan: Plan | None) -> Counter[str]:
 
         return call
 
-    for owner in (*vars(callbacks).values(), *vars(measure).values()):
+    for owner in (*vars(callbacks).values(), *vars(measure).values(), saver.Saver):
         if isinstance(owner, type) and issubclass(owner, keras.callbacks.Callback):
             for name in [name for name in vars(owner) if name.startswith("on_")]:
                 setattr(owner, name, wrapped(f"{owner.__name__}.{name}", getattr(owner, name)))

@@ -97,7 +97,7 @@ def test_a_run_may_be_resumed_from_elsewhere(
     assert done.terminated
     lines.clear()
     again = fit(EXPERIMENT, [*mine, f"data.cache={after}"], echo=lines.append, resume=str(done.folder))
-    assert "resumed from checkpoint epoch-0001: 1 epochs are done" in lines
+    assert "resumed from checkpoint epoch-0001: 1 epoch done" in lines
     assert any(KEPT in line for line in lines) == (after == "disk")
     assert served(again.folder) == whole
 

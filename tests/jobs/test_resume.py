@@ -86,7 +86,7 @@ def test_a_terminated_run_says_how_to_go_on(ended: tuple[Fitted, list[str], list
     assert not is_finished(done.folder)
     assert not (done.folder / LOCK).exists()
     assert [path.name for path in (done.folder / "checkpoints").glob("epoch-*")] == ["epoch-0001"]
-    assert any(line.startswith("terminated after 1 epochs") for line in lines)
+    assert any(line.startswith("terminated after 1 epoch; nothing is lost") for line in lines)
     assert lines[-1].endswith(f"--resume {done.folder}")
 
 
@@ -109,7 +109,7 @@ def resumed(
 
 def test_it_ends_in_the_weights_of_the_unbroken_run(resumed: tuple[Path, list[str]], whole: Path) -> None:
     folder, lines = resumed
-    assert "resumed from checkpoint epoch-0001: 1 epochs are done" in lines
+    assert "resumed from checkpoint epoch-0001: 1 epoch done" in lines
     assert [line for line in lines if line.startswith(f"process {2**22 + 1} was killed in this run")]
     assert not [line for line in lines if line.startswith("note: the run was started with")]
     assert (

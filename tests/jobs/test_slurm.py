@@ -23,7 +23,7 @@ FAKE = """#!/bin/bash
 printf '%s\\n' "$*" >>"$CALLS"
 runs="$*"; runs="${runs##*--set runs=}"; place="${runs%% --resume*}/gas_unet/1/checkpoints"
 mkdir -p "$place"
-trap 'echo asked; sleep 0.2; if [ -z "$NO_EPOCH" ]; then mkdir "$place/epoch-000$(wc -l <"$CALLS")"; fi; exit 75' TERM
+trap 'echo asked; sleep 0.2; if [ -z "$NO_STEP" ]; then mkdir "$place/epoch-000$(wc -l <"$CALLS")"; fi; exit 75' TERM
 echo training
 if [ -n "$SLOW" ]; then for _ in {1..300}; do sleep 0.1; done; fi
 exit "${STATUS:-0}"
@@ -248,12 +248,10 @@ def test_sigterm_is_passed_on_and_the_job_queued_again(
     assert (tmp_path / "calls").read_text().splitlines()[-1].endswith(f"--resume {task.runs}/gas_unet")
 
 
-def test_two_starts_in_a_row_that_completed_no_epoch_are_the_last(
-    tmp_path: Path, fake: Path, stubs: dict[str, str]
-) -> None:
-    """So that a job whose epoch is longer than its time does not run for ever; one alone may have been preempted."""
+def test_two_starts_in_a_row_that_made_no_step_are_the_last(tmp_path: Path, fake: Path, stubs: dict[str, str]) -> None:
+    """So that a job whose data take longer to read than it has does not run for ever; one may have been preempted."""
     (written,) = write(tmp_path)
-    none = {"NO_EPOCH": "1"}
+    none = {"NO_STEP": "1"}
     for number, (more, queued) in enumerate([({}, 1), (none, 2), (none, 2), (none, 3), ({}, 4), (none, 5), (none, 5)]):
         process = start(written.script, stubs, SLOW="1", SLURM_JOB_ID="4711", **more)
         wait_for(process, "training")
@@ -261,7 +259,7 @@ def test_two_starts_in_a_row_that_completed_no_epoch_are_the_last(
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 75, number
         assert len((tmp_path / "calls.scontrol").read_text().splitlines()) == queued
-        said = "not queued again: two starts in a row completed no epoch; raise --time, or make epochs shorter\n"
+        said = "not queued again: two starts in a row came to no step of training; raise --time\n"
         assert (said in out) == (number in (2, 6))
 
 

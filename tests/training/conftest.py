@@ -54,6 +54,20 @@ def tiny(*, seed: int = 0, last: str = "logits") -> Any:
     return model
 
 
+def layered(seed: int) -> Any:
+    """A model with what is easily forgotten: statistics of a batch norm, random state of a dropout, a frozen part."""
+    image = keras.Input((32, 32, 1), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
+    x = keras.layers.Conv2D(8, 3, padding="same", name="encoder_conv")(x)
+    x = keras.layers.BatchNormalization(name="encoder_norm")(x)
+    x = keras.layers.Dropout(0.3, seed=seed, name="head_dropout")(keras.layers.ReLU()(x))
+    x = keras.layers.Conv2D(2, 1, name="head_conv")(x)
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    model = keras.Model(image, keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x))
+    draw_weights(model, seed)
+    return model
+
+
 @dataclass
 class Job:
     """A call of ``train`` on a few discs; change its parts before :meth:`run`."""
@@ -69,7 +83,7 @@ class Job:
     def contract(self) -> Contract:
         return Contract("segment", {"image": ImageSpec(SIZE, SIZE, 1)}, classes_of(["background", "disc"]))
 
-    def stream(self, epochs: int, batch_size: int = 4, first_epoch: int = 0) -> Any:
+    def stream(self, epochs: int, batch_size: int = 4, first_epoch: int = 0, first_step: int = 0) -> Any:
         return training(
             self.train_cache,
             batch_size=batch_size,
@@ -77,6 +91,7 @@ class Job:
             settings=Augment(),
             epochs=epochs,
             first_epoch=first_epoch,
+            first_step=first_step,
         )
 
     def break_off(self, epoch: int) -> None:
@@ -94,7 +109,7 @@ class Job:
             self.model,
             self.contract,
             settings,
-            training=lambda first, end: self.change_stream(self.stream(end, settings.batch_size, first)),
+            training=lambda first, end, step: self.change_stream(self.stream(end, settings.batch_size, first, step)),
             validation=plain(self.val_cache, batch_size=settings.batch_size),
             pictures=len(self.train_cache),
             steps=steps(len(self.train_cache), settings.batch_size),
@@ -126,3 +141,9 @@ def make_tiny() -> Callable[..., Any]:
 def make_job() -> Callable[..., Any]:
     """``make_job(folder, **parts)``."""
     return Job
+
+
+@pytest.fixture(scope="session")
+def make_layered() -> Callable[[int], Any]:
+    """``make_layered(seed)``."""
+    return layered

@@ -15,7 +15,6 @@ import pytest
 from leakdet_tf.config.train import Train
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.data.pipeline import plain, steps
-from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import checkpoint as room
 from leakdet_tf.training.checkpoint import KEPT, SUMS, State, clean, found, newest, take, write
@@ -34,20 +33,6 @@ STAGED = {
 }
 
 
-def layered(seed: int) -> Any:
-    """A model with what is easily forgotten: statistics of a batch norm, random state of a dropout, a frozen part."""
-    image = keras.Input((32, 32, 1), dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
-    x = keras.layers.Conv2D(8, 3, padding="same", name="encoder_conv")(x)
-    x = keras.layers.BatchNormalization(name="encoder_norm")(x)
-    x = keras.layers.Dropout(0.3, seed=seed, name="head_dropout")(keras.layers.ReLU()(x))
-    x = keras.layers.Conv2D(2, 1, name="head_conv")(x)
-    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    model = keras.Model(image, keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x))
-    draw_weights(model, seed)
-    return model
-
-
 def run(job: Job, *, start: Any = None, settings: dict[str, Any] | None = None) -> Outcome:
     """As ``Job.run``, from a checkpoint."""
     train_settings = Train.model_validate(settings or STAGED)
@@ -56,7 +41,7 @@ def run(job: Job, *, start: Any = None, settings: dict[str, Any] | None = None) 
         job.model,
         job.contract,
         train_settings,
-        training=lambda first, end: job.stream(end, size, first),
+        training=lambda first, end, step: job.stream(end, size, first, step),
         validation=plain(job.val_cache, batch_size=size),
         pictures=len(job.train_cache),
         steps=steps(len(job.train_cache), size),
@@ -82,11 +67,11 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 
 @pytest.fixture(scope="module")
 def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, make_job: Callable[..., Job]
+    tmp_path_factory: pytest.TempPathFactory, make_job: Callable[..., Job], make_layered: Callable[[int], Any]
 ) -> tuple[Job, Outcome, dict[int, Path]]:
     """A staged training, its outcome, and copies of its folder as a kill during epoch k would have left it."""
     parent = tmp_path_factory.mktemp("unbroken")
-    job = make_job(parent / "run", layered(0))
+    job = make_job(parent / "run", make_layered(0))
     left: dict[int, Path] = {}
 
     def log(line: str) -> None:
@@ -128,11 +113,15 @@ def state(epoch: int, **parts: Any) -> State:
 
 @pytest.mark.parametrize("epoch", [2, 3, 4])
 def test_a_resumed_run_ends_bit_for_bit_as_the_unbroken_one(
-    epoch: int, unbroken: tuple[Job, Outcome, dict[int, Path]], make_job: Callable[..., Job], tmp_path: Path
+    epoch: int,
+    unbroken: tuple[Job, Outcome, dict[int, Path]],
+    make_job: Callable[..., Job],
+    make_layered: Callable[[int], Any],
+    tmp_path: Path,
 ) -> None:
     whole, outcome, left = unbroken
     folder = Path(shutil.copytree(left[epoch], tmp_path / "run"))
-    job = make_job(folder, layered(99))
+    job = make_job(folder, make_layered(99))
     start = newest(folder / "checkpoints", log=quiet)
     assert start is not None
     assert start.state.epoch == epoch - 1
@@ -149,11 +138,14 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_unbroken_one(
 
 
 def test_a_run_whose_training_was_over_trains_no_more(
-    unbroken: tuple[Job, Outcome, dict[int, Path]], make_job: Callable[..., Job], tmp_path: Path
+    unbroken: tuple[Job, Outcome, dict[int, Path]],
+    make_job: Callable[..., Job],
+    make_layered: Callable[[int], Any],
+    tmp_path: Path,
 ) -> None:
     whole, outcome, _ = unbroken
     folder = Path(shutil.copytree(whole.folder, tmp_path / "run"))
-    job = make_job(folder, layered(5))
+    job = make_job(folder, make_layered(5))
     job.stream = lambda *_: pytest.fail("it asked for batches")
     assert run(job, start=newest(folder / "checkpoints", log=quiet)) == outcome
     assert bits(job.model) == bits(whole.model)
@@ -367,11 +359,13 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.rglob("*")] == ["checkpoints", "last.keras"]
 
 
-def test_a_checkpoint_of_another_model_is_refused(two: tuple[Path, Any, Any]) -> None:
+def test_a_checkpoint_of_another_model_is_refused(
+    two: tuple[Path, Any, Any], make_layered: Callable[[int], Any]
+) -> None:
     read = newest(two[0], log=quiet)
     assert read is not None
     with pytest.raises(TrainingError, match="another model") as caught:
-        read.restore(layered(0))
+        read.restore(make_layered(0))
     assert "weights.npz" in one_line(caught)
     other = keras.optimizers.SGD(0.1)
     other.build(two[1].trainable_variables)

@@ -86,7 +86,7 @@ def run(folder: Path, model: Any, score: Any, *, start: Checkpoint | None = None
         model,
         CONTRACT,
         settings,
-        training=lambda first, end: stream(given, end - first),
+        training=lambda first, end, step: stream(given, end - first),
         validation=stream(batches(3, seed=1), 1),
         pictures=6,
         steps=3,

@@ -162,8 +162,8 @@ def test_a_signal_while_validating_ends_after_the_step(
 ) -> None:
     seen = while_validating(monkeypatch, number, 1)
     outcome = job.run(epochs=3)  # two steps of validation an epoch
-    assert (outcome.reason, outcome.epochs, seen()) == (reason, 1, 3)
-    assert [path.name for path in found(job.folder / "checkpoints")] == ["epoch-0001"]
+    assert (outcome.reason, outcome.epochs, outcome.steps, seen()) == (reason, 1, 3, 3)
+    assert [path.name for path in found(job.folder / "checkpoints")] == ["epoch-0001-step-000003", "epoch-0001"]
 
 
 def test_ctrl_c_twice_while_validating_leaves_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

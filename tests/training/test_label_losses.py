@@ -211,7 +211,7 @@ def learn(model: Any, folder: Path, log: Any = lambda line: None, **keys: Any) -
         model,
         CONTRACT,
         settings,
-        training=lambda first, end: training(
+        training=lambda first, end, step: training(
             cache, batch_size=6, seed=1, settings=Augment(), epochs=end, first_epoch=first
         ),
         validation=plain(pictures(9, 1), batch_size=6),

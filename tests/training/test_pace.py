@@ -16,7 +16,7 @@ from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import callbacks
 from leakdet_tf.training.callbacks import Pace
-from leakdet_tf.training.checkpoint import found, newest
+from leakdet_tf.training.checkpoint import found, newest, of_epoch
 
 Job = Any
 STAGES = [{"epochs": 3, "train": ["all"]}, {"epochs": 4, "train": ["all"]}]
@@ -28,15 +28,15 @@ def epochs_of(job: Job) -> list[int]:
 
 
 def whole(job: Job, outcome: Any) -> None:
-    """The newest checkpoint, last.keras and best.keras are of what the outcome says."""
-    end = newest(job.folder / "checkpoints", log=pytest.fail)
+    """The last epoch's checkpoint, last.keras and best.keras are of what the outcome says."""
+    end = of_epoch(job.folder / "checkpoints", outcome.epochs)
     assert end is not None
     assert (end.state.epoch, end.state.best_epoch) == (outcome.epochs, outcome.best_epoch)
     last, best = (load_model(job.folder / "checkpoints" / f"{name}.keras", None) for name in ("last", "best"))
     for variable, array in zip(last.variables, end.weights, strict=True):
         np.testing.assert_array_equal(np.array(variable), array)
     assert weights_sha256(best) == outcome.best_sha256 == end.state.best_sha256
-    assert outcome.best_epoch in epochs_of(job)
+    assert of_epoch(job.folder / "checkpoints", outcome.best_epoch)
 
 
 def bests(job: Job, monkeypatch: pytest.MonkeyPatch, *epochs: int) -> None:
@@ -105,8 +105,9 @@ def test_a_signal_loses_no_whole_epoch(number: int, job: Job, monkeypatch: pytes
 
     monkeypatch.setattr(callbacks.Watch, "on_train_batch_end", hooked)
     outcome = job.run(epochs=9, checkpoint_every=9)
-    assert (outcome.epochs, outcome.best_epoch, len(outcome.rows)) == (3, 2, 3)
-    assert epochs_of(job) == [3, 2]
+    assert (outcome.epochs, outcome.steps, outcome.best_epoch, len(outcome.rows)) == (3, 2, 2, 3)
+    within, *ends = [place.name for place in found(job.folder / "checkpoints")]
+    assert (within, ends) == ("epoch-0003-step-000002", ["epoch-0003", "epoch-0002"])
     whole(job, outcome)
 
 
