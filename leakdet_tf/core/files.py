@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,30 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         temporary.write_bytes(data)
 
 
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files, of which the first is replaced when all are on the disk: an error before leaves the old ones.
+
+    No disk renames two files at once: a process that is killed between the renames leaves the last of them new.
+    """
+    with ExitStack() as stack:
+        for path, data in files.items():
+            temporary = stack.enter_context(whole_file(path))
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
     """UTF-8 text through :func:`write_bytes`."""
     write_bytes(path, text.encode("utf-8"), mode=mode)
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o666) -> None:
+    """:func:`json_text` through :func:`write_bytes`."""
+    write_text(path, json_text(value), mode=mode)
+
+
+def json_text(value: Any) -> str:
     """Indented JSON with a final newline. NaN and infinity are refused: they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode=mode)
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
