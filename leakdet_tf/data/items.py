@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,7 +272,7 @@ def _rendered(folder: Path) -> dict[Path, Origin]:
     # Origins by file, from the manifest that a generator left beside the split folders, or in a folder without any;
     # beside it by name and where it really lies, which differ for a link. The parent of "." is its own by name.
     found: dict[Path, Origin] = {}
-    for base in dict.fromkeys((folder.resolve(), Path(os.path.abspath(folder)))):
+    for base in dict.fromkeys((folder.resolve(), folder.absolute())):
         for home in (base.parent, base):
             inside = {path: origin for path, origin in _origins(home).items() if path.is_relative_to(base)}
             found |= {folder / path.relative_to(base): origin for path, origin in inside.items()}
