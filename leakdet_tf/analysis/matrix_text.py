@@ -9,6 +9,7 @@ from leakdet_tf.analysis.classification import ABSENT, PER_CLASS
 from leakdet_tf.analysis.compare import LEVEL
 from leakdet_tf.analysis.intervals import cell
 from leakdet_tf.analysis.tables import markdown_table, text_table
+from leakdet_tf.data.items import told_of_rendered
 
 _WORDS = {
     "accuracy": "accuracy",
@@ -29,7 +30,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         text += [word, *text_table(*_rows(found, key)), ""]
     for title, head, rows in _further(found):
         text += [title, *text_table(head, rows), ""]
-    return [*text, *conclusions(found), _NOTE]
+    return [*text, *conclusions(found), *mixtures(found), _NOTE]
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -39,7 +40,7 @@ def markdown(found: dict[str, Any]) -> str:
         page += [f"## {word[0].upper()}{word[1:]}", "", *markdown_table(*_rows(found, key)), ""]
     for title, head, rows in _further(found):
         page += [f"## {title[0].upper()}{title[1:]}", "", *markdown_table(head, rows), ""]
-    page += [*(f"- {line}" for line in conclusions(found)), "", _NOTE, ""]
+    page += [*(f"- {line}" for line in [*conclusions(found), *mixtures(found)]), "", _NOTE, ""]
     page += ["## Each class", "", *markdown_table(*_classes(found)), "", f"{ABSENT[0].upper()}{ABSENT[1:]}.", ""]
     part = found["intervals"]
     page += [
@@ -64,6 +65,15 @@ def conclusions(found: dict[str, Any]) -> list[str]:
             )
     rest = len(found["pairs"]) - len(said)
     return [*said, f"{rest} of {len(found['pairs'])} differences between models do not hold"] if rest else said
+
+
+def mixtures(found: dict[str, Any]) -> list[str]:
+    """A sentence for each test set that holds photographs and rendered pictures."""
+    return [
+        f"{name}: {told_of_rendered(test['rendered'], test['pictures'])}"
+        for name, test in found["tests"].items()
+        if 0 < test["rendered"] < test["pictures"]
+    ]
 
 
 def size_of(test: Mapping[str, Any]) -> str:

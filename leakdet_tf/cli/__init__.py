@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "predict": ("leakdet_tf.cli.predict:command", "Answer for pictures: overlays, masks, labels or boxes, CSV lines."),
     "export": ("leakdet_tf.cli.export:command", "Make bundles for devices from a run."),
+    "sign": ("leakdet_tf.cli.sign:command", "Sign bundles, so that devices know whose they are."),
     "benchmark": ("leakdet_tf.cli.benchmark:command", "Time bundles on this machine, side by side."),
     "engine": ("leakdet_tf.cli.engine:command", "Build a bundle's TensorRT engine on this device."),
     "synth": ("leakdet_tf.cli.synth:command", "Render pictures with exact truth, paint or filter them."),

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,27 @@ def own_mark() -> str:
     return f"{host()}-{os.getpid()}"
 
 
+def lives(pid: int) -> bool:
+    """Whether a process of that number runs on this machine. Windows cannot be asked (signal 0 is Ctrl-C): it does."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def left_by_the_dead(folder: Path, prefix: str) -> list[Path]:
+    """What is called ``prefix`` and an :func:`own_mark` of a process of this machine that no longer runs; what bears
+    this one's number counts too, as it is from before."""
+    ours = f"{prefix}{host()}-"
+    named = [(path, path.name.removeprefix(ours)) for path in folder.iterdir() if path.name.startswith(ours)]
+    return [path for path, pid in named if pid.isdecimal() and (int(pid) == os.getpid() or not lives(int(pid)))]
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, on any error it is removed.
@@ -82,11 +103,30 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         temporary.write_bytes(data)
 
 
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files, the first of which is replaced when all are on the disk: an error before leaves the old.
+
+    No disk renames two files at once: a process that is killed between the renames leaves the last of them new.
+    """
+    with ExitStack() as stack:
+        for path, data in files.items():
+            temporary = stack.enter_context(whole_file(path))
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
     """UTF-8 text through :func:`write_bytes`."""
     write_bytes(path, text.encode("utf-8"), mode=mode)
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o666) -> None:
+    """:func:`json_text` through :func:`write_bytes`."""
+    write_text(path, json_text(value), mode=mode)
+
+
+def json_text(value: Any) -> str:
     """Indented JSON with a final newline. NaN and infinity are refused: they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode=mode)
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

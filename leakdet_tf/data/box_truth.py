@@ -17,6 +17,7 @@ from leakdet_tf.data.box_files import COCO, VOC, YOLO, Entry, Written
 
 Boxes = npt.NDArray[np.float32]
 Edges = tuple[float, float, float, float]
+Aside = tuple[Counter[str], Counter[str]]
 
 IGNORED, DROPPED = -1, -2
 """What a word may mean beside a class: a region that does not count, and nothing."""
@@ -148,7 +149,7 @@ def edges_of(entry: Entry, form: str, size: Size) -> Edges | Fault:
     return x1, y1, x2, y2
 
 
-def set_aside(written: Written, table: BoxTable) -> tuple[Counter[str], Counter[str]]:
+def set_aside(written: Written, table: BoxTable) -> Aside:
     """How many of a picture's boxes are regions to be ignored, and how many are dropped, by their words."""
     ignored, dropped = Counter[str](), Counter[str]()
     for entry in written.entries:

@@ -22,7 +22,7 @@ from leakdet_tf.core.images import Labels, Pixels, decode, decode_mask
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import classify, detect, segment
-from leakdet_tf.data.box_truth import Boxes, BoxTable, boxes_of
+from leakdet_tf.data.box_truth import Aside, Boxes, BoxTable, boxes_of, set_aside
 from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
@@ -41,7 +41,8 @@ class Decoded:
 
     ``digests``: SHA-256 of each input's pixels, shape and type, by input. ``truth``: of the mask's or picture's labels,
     or its boxes. ``pixels``: int64 (256,), how many have each label; of whole pictures' labels 1 each, of boxes their
-    number. ``small``: uint8 (128, 128), or None when not asked for.
+    number. ``small``: uint8 (128, 128), or None when not asked for. ``aside``: of boxes, as
+    :func:`~leakdet_tf.data.box_truth.set_aside` gives it.
     """
 
     split: str
@@ -50,6 +51,7 @@ class Decoded:
     truth: str
     pixels: npt.NDArray[np.int64]
     small: Thumbnails | None
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +162,12 @@ def _examine(
         if image.dtype != inputs[name].dtype:
             fault("mis-valued", item.images[name], f"has {image.dtype} pixels, data.inputs.{name} {inputs[name].dtype}")
     truth: npt.NDArray[Any] | None
+    aside: Aside | None = None
     if isinstance(table, tuple):
         truth = _row(item, table, fault)
         amounts = None if truth is None else classify.amounts(truth)
     elif isinstance(table, BoxTable):
-        truth = _boxes(item, table, images, fault)
+        truth, aside = _boxes(item, table, images, fault)
         amounts = None if truth is None else detect.amounts(truth)
     else:
         truth = _labels(item, table, images, fault)
@@ -173,7 +176,7 @@ def _examine(
         return faults
     digests = {name: _digest(image) for name, image in images.items()}
     small = thumbnail(next(iter(images.values()))) if thumbnails else None
-    return Decoded(split, item, digests, _truth_digest(truth), amounts, small)
+    return Decoded(split, item, digests, _truth_digest(truth), amounts, small, aside)
 
 
 def _row(item: Item, table: tuple[WordTable, int], fault: _Told) -> Labels | None:
@@ -204,7 +207,9 @@ def _labels(item: Item, table: MaskTable, images: Mapping[str, Pixels], fault: _
     return truth
 
 
-def _boxes(item: Item, table: BoxTable, images: Mapping[str, Pixels], fault: _Told) -> Boxes | None:
+def _boxes(
+    item: Item, table: BoxTable, images: Mapping[str, Pixels], fault: _Told
+) -> tuple[Boxes | None, Aside | None]:
     assert item.boxes is not None
     sizes = {name: (image.shape[0], image.shape[1]) for name, image in images.items()}
     first = next(iter(item.images))
@@ -216,14 +221,14 @@ def _boxes(item: Item, table: BoxTable, images: Mapping[str, Pixels], fault: _To
         written = written_of(item)
     except DataError as error:
         fault("undecodable", item.boxes, f"{said(error, item.boxes)}; {error.remedy}")
-        return None
+        return None, None
     if first not in sizes:
-        return None
+        return None, None
     truth, faults = boxes_of(written, sizes[first], table)
     where = (item.images[first], f"{item.boxes.name}: ") if item.written else (item.boxes, "")
     for one in faults:
         fault(one.kind, where[0], f"{where[1]}{one}; {one.remedy}")
-    return truth
+    return truth, set_aside(written, table)
 
 
 def _content(path: Path, fault: _Told) -> bytes:

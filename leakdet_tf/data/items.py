@@ -57,6 +57,14 @@ def count_rendered(items: Iterable[Item]) -> int:
     return sum(item.origin.kind == "rendered" for item in items)
 
 
+def told_of_rendered(rendered: int, pictures: int) -> str:
+    """What to say of figures on so many ``pictures`` of which so many are ``rendered``; empty where none is."""
+    if not rendered:
+        return ""
+    whose = "those of photographs" + (", nor those of rendered pictures alone" if rendered < pictures else "")
+    return f"{rendered} of {pictures} pictures are rendered: the figures are not {whose}"
+
+
 def pair_up(folder: Path, source: Source, inputs: Mapping[str, Input]) -> tuple[list[Item], Odd]:
     """The items of one folder, sorted by id (the stem, with its sub-folder), and the files that lack a partner.
 
@@ -261,8 +269,14 @@ def text_of(name: str, path: Path) -> str:
 
 
 def _rendered(folder: Path) -> dict[Path, Origin]:
-    # Origins by file, from the manifest that a generator left beside the split folders, or in a folder without any.
-    return _origins(folder.parent) | _origins(folder)
+    # Origins by file, from the manifest that a generator left beside the split folders, or in a folder without any;
+    # beside it by name and where it really lies, which differ for a link. The parent of "." is its own by name.
+    found: dict[Path, Origin] = {}
+    for base in dict.fromkeys((folder.resolve(), folder.absolute())):
+        for home in (base.parent, base):
+            inside = {path: origin for path, origin in _origins(home).items() if path.is_relative_to(base)}
+            found |= {folder / path.relative_to(base): origin for path, origin in inside.items()}
+    return found
 
 
 def _origins(home: Path) -> dict[Path, Origin]:

@@ -37,17 +37,16 @@ class Request:
     """What the child does: the bundle's folder, CPU threads, a file of frames, and how often.
 
     ``frames`` is an ``.npz`` as :func:`frame_bytes` makes it. ``seconds`` above 0 asks for a sustained run instead of
-    ``runs`` answers. ``digest`` is the :attr:`~leakdet_tf.edge.bundle.Bundle.digest` of what is to be measured; without
-    it that is whatever the folder holds.
+    ``runs`` answers. ``digest`` is the :attr:`~leakdet_tf.edge.bundle.Bundle.digest` of what is to be measured.
     """
 
     bundle: str
+    digest: str
     threads: int
     frames: str
     runs: int
     warm_up: int
     seconds: float = 0.0
-    digest: str = ""
 
     def to_json(self) -> str:
         """For the child's standard input."""
@@ -69,8 +68,7 @@ def measure(request: Request) -> dict[str, Any]:
     frames = _frames(Path(request.frames))
     before = resident()
     start = perf_counter()
-    bundle = open_again(request.bundle, request.digest) if request.digest else request.bundle
-    predictor = Predictor(bundle, threads=request.threads)
+    predictor = Predictor(open_again(request.bundle, request.digest), threads=request.threads)
     predictor.predict(dict(frames[0]))
     load_s = perf_counter() - start
     answer(predictor, frames, request.warm_up, first=1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.edge.reading import FILE_BYTES, TEXT_BYTES, read_arrays, read_file
+from leakdet_tf.edge.reading import BUNDLE_BYTES, FILE_BYTES, TEXT_BYTES, read_arrays, read_file
 
 SUMS = "SHA256SUMS"
 CONTRACT = "contract.json"
@@ -110,7 +111,18 @@ def _whole(folder: Path, sums: dict[str, str]) -> Bundle:
     if missing or len(models) != 1:
         wanted = missing[0] if missing else " or ".join(MODELS)
         raise BundleError(f"{folder / SUMS}: does not list {wanted}", remedy=_AGAIN)
-    content = {name: _checked(folder / name, digest) for name, digest in sums.items()}
+    held = 0
+
+    def bounded(path: Path, status: os.stat_result) -> None:
+        nonlocal held
+        held += status.st_size
+        if held > BUNDLE_BYTES:
+            raise BundleError(
+                f"{path}: with it the bundle has {held} bytes, the limit is {BUNDLE_BYTES}",
+                remedy="is this the right folder?",
+            )
+
+    content = {name: _checked(folder / name, digest, bounded) for name, digest in sums.items()}
     try:
         card = json.loads(content[CARD])
         tolerance = card["golden"]["tolerance"]
@@ -165,9 +177,9 @@ def sums_text(sums: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
-def _checked(path: Path, digest: str) -> bytes:
+def _checked(path: Path, digest: str, bounded: Callable[[Path, os.stat_result], object]) -> bytes:
     try:
-        data = read_file(path, _JSON_BYTES if path.suffix == ".json" else FILE_BYTES)
+        data = read_file(path, _JSON_BYTES if path.suffix == ".json" else FILE_BYTES, check=bounded)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy=_AGAIN) from error
     if sha256_bytes(data) != digest:

@@ -23,7 +23,9 @@ from leakdet_tf.core.errors import BundleError
 TEXT_BYTES = 1_000_000
 """The most that ``SHA256SUMS`` or a certificate may have."""
 FILE_BYTES = 2_000_000_000
-"""The most that any other file may have."""
+"""The most that any other file may have; LiteRT and ONNX take no model of more than 2 GiB."""
+BUNDLE_BYTES = 2 * FILE_BYTES
+"""The most that a bundle's files may have together: they are held in memory until all have been checked."""
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # RuntimeError is the archive reader's word for an encrypted member; TokenError comes from a malformed header,
 # MemoryError from one that tells of too many values

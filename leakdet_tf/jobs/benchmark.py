@@ -226,13 +226,13 @@ def _measure(
             if one.fault:
                 continue
             log(f"round {number + 1} of {rounds}: {one.name}, {count} thread{'s' if count > 1 else ''}")
-            request = Request(str(one.folder), count, str(one.frames), share, warm_up, digest=one.digest)
+            request = Request(str(one.folder), one.digest, count, str(one.frames), share, warm_up)
             if found := _asked(one, request, log if len(subjects) > 1 else None):
                 one.rounds[count].append(found)
     for one in subjects if seconds > 0 else ():
         if not one.fault:
             log(f"sustained: {one.name}, {max(counts)} threads, {seconds:g} s")
-            request = Request(str(one.folder), max(counts), str(one.frames), 0, warm_up, seconds, one.digest)
+            request = Request(str(one.folder), one.digest, max(counts), str(one.frames), 0, warm_up, seconds)
             if found := _asked(one, request, log if len(subjects) > 1 else None):
                 one.sustained = {"threads": max(counts), "windows": found["windows"]}
 

@@ -20,11 +20,10 @@ from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data import check as room
-from leakdet_tf.data.box_truth import BoxTable, set_aside
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.check import Checked, Decoded
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import find_splits, truth_tables, written_of
+from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
 from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.data import render_if_absent
@@ -211,21 +210,17 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
                 if amount
             )
             if boxes:
-                shares = _box_text(
-                    dict(zip(names[:-1], amounts, strict=False)), _aside(experiment, checked, split, source)
-                )
+                shares = _box_text(dict(zip(names[:-1], amounts, strict=False)), _aside(checked, split, source))
             epoch = f"{count * weight / total:.1%}" if split == "train" else ""
             lines.append(f"{split:5}  {source:{width}}  {count:8}  {epoch:>11}  {shares}")
     return lines
 
 
-def _aside(experiment: Experiment, checked: Checked, split: str, source: str) -> dict[str, Any]:
+def _aside(checked: Checked, split: str, source: str) -> dict[str, Any]:
     """Of a source's boxes in a split: how many readable pictures hold none and no ignored region either, and by word
     how many are ignored and dropped."""
-    table = truth_tables(experiment.data, experiment.task.classes)[source]
-    assert isinstance(table, BoxTable)
     chosen = [seen for seen in checked.decoded if seen.split == split and seen.item.source == source]
-    both = [set_aside(written_of(seen.item), table) for seen in chosen]
+    both = [seen.aside for seen in chosen if seen.aside is not None]
     ignored, dropped = (sum((one[side] for one in both), Counter[str]()) for side in (0, 1))
     empty = sum(not seen.pixels.any() for seen in chosen)
     return {"empty_pictures": empty, "ignored": dict(sorted(ignored.items())), "dropped": dict(sorted(dropped.items()))}
@@ -313,7 +308,7 @@ def _facts(experiment: Experiment, checked: Checked, pairs: Sequence[Pair]) -> d
                 "pixels": {name: int(amount) for name, amount in zip(names, amounts, strict=True) if amount},
             }
             if source.of_boxes:
-                sources[source.name] |= _aside(experiment, checked, split, source.name)
+                sources[source.name] |= _aside(checked, split, source.name)
         decoded = [seen for seen in checked.decoded if seen.split == split]
         splits[split] = {
             "pictures": len(items),

@@ -16,7 +16,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.data.items import Item, count_rendered
+from leakdet_tf.data.items import Item, count_rendered, told_of_rendered
 from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables, turned_parts
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.data import samples
@@ -90,8 +90,8 @@ def write_report(
         "ids_sha256": sha256_bytes("\n".join(item.id for item in items).encode()),
         "rendered": rendered,
     }
-    if rendered:
-        log(f"{rendered} of {len(items)} pictures are rendered: the figures are not those of photographs")
+    if note := told_of_rendered(rendered, len(items)):
+        log(note)
     if settings.task.kind == "classify":
         from leakdet_tf.jobs.classify import write_class_report
 

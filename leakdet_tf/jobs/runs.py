@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -18,7 +20,7 @@ from uuid import uuid4
 from leakdet_tf import __version__
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError
-from leakdet_tf.core.files import sync_folder
+from leakdet_tf.core.files import host, lives, own_mark, sync_folder
 from leakdet_tf.edge import machine
 from leakdet_tf.edge.bundle import CONTRACT, SUMS
 from leakdet_tf.edge.predictor import Predictor
@@ -26,6 +28,7 @@ from leakdet_tf.jobs import backend
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.keras"
+_CHECKPOINTS = "checkpoints"
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -62,14 +65,17 @@ class Opened:
 def create_run(runs: str, name: str) -> Path:
     """Make and return ``<runs>/<name>/<date-time>``, whole or not at all; a folder that exists is never used again.
 
+    What a process of this machine left that was killed before its folder had a name is removed.
+
     Raises:
         DataError: the folder cannot be made.
     """
     parent = Path(runs) / name
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        building = parent / f".{stamp}.{uuid4().hex}"
-        (building / "checkpoints").mkdir(parents=True)
+        _sweep(parent)
+        building = parent / f".{stamp}.{own_mark()}.{uuid4().hex}"
+        (building / _CHECKPOINTS).mkdir(parents=True)
         try:
             for number in range(1, 1000):
                 folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
@@ -85,6 +91,18 @@ def create_run(runs: str, name: str) -> Path:
             f"{parent}: cannot be made ({error.strerror})", remedy="set runs to a folder that can be written"
         ) from error
     raise DataError(f"{parent}: too many runs in this second", remedy="try again")
+
+
+def _sweep(parent: Path) -> None:
+    # Folders without a name hold nothing but an empty one, so that only empty ones are removed. Of another machine that
+    # shares the disk nobody can tell whether its processes run.
+    unnamed = re.compile(rf"\.\d{{8}}-\d{{6}}\.{re.escape(host())}-(\d+)\.[0-9a-f]{{32}}")
+    for path in parent.glob(".*"):
+        match = unnamed.fullmatch(path.name)
+        if match and not lives(int(match[1])):
+            for empty in (path / _CHECKPOINTS, path):
+                with suppress(OSError):  # it has none yet, holds something, or somebody else sweeps
+                    empty.rmdir()
 
 
 def _renamed(building: Path, folder: Path) -> bool:

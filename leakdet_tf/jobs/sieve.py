@@ -23,7 +23,7 @@ from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError
-from leakdet_tf.core.files import own_mark, sync_folder, write_json, write_text
+from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.tasks import classify
 from leakdet_tf.synth.coco import coco_text
@@ -161,10 +161,12 @@ def write(
 def _whole(target: Path) -> Iterator[Path]:
     # A hidden folder beside the target that takes its place at the end; any error removes it.
     place = target.resolve()
-    temporary = place.with_name(f".{place.name}.filtering-{own_mark()}")
+    prefix = f".{place.name}.filtering-"
+    temporary = place.with_name(f"{prefix}{own_mark()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process of this number that was killed
+        for left in left_by_the_dead(place.parent, prefix):
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary

@@ -141,6 +141,10 @@ def test_rendered_pictures_are_told() -> None:
     assert {name: part["rendered"] for name, part in found["tests"].items()} == {"plant": 0, "drawn": 9, "mixed": 4}
     for text in ("\n".join(lines(found)), markdown(found)):
         assert all(head in text for head in ("plant (9)", "drawn (9, rendered)", "mixed (9, 4 rendered)"))
+        assert [line.removeprefix("- ") for line in text.splitlines() if "are rendered" in line] == [
+            "mixed: 4 of 9 pictures are rendered: the figures are not those of photographs, nor those of rendered "
+            "pictures alone"
+        ]
 
 
 def test_equal_sets_are_drawn_by_themselves() -> None:

@@ -270,6 +270,27 @@ def test_rendered_pictures_carry_generator_and_seed(tmp_path: Path, fill_folder:
     assert origins["own"].kind == origins["sub/g_1"].kind == "real"
 
 
+@pytest.mark.parametrize("by", ["link", "dot", "root"])
+def test_rendered_pictures_are_known_however_their_folder_is_named(
+    tmp_path: Path, fill_folder: Make, settings: Make, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    fill_folder(tmp_path / "made" / "val", ["a"])
+    write_manifest(tmp_path / "made", {"generator": "gas", "pictures": [{"file": "val/images/a.png"}]})
+    place = {"link": tmp_path / "link", "dot": Path(), "root": tmp_path / "root" / "val"}[by]
+    if by == "dot":
+        monkeypatch.chdir(tmp_path / "made" / "val")
+    elif by == "link":
+        place.symlink_to(tmp_path / "made" / "val")
+    else:  # the split's folder lies elsewhere, and the manifest stands beside the link to it
+        place.parent.mkdir()
+        (tmp_path / "made" / "val").rename(tmp_path / "disk")
+        place.symlink_to(tmp_path / "disk")
+        (tmp_path / "made" / "manifest.json").rename(place.parent / "manifest.json")
+    (item,) = found_in(place, settings(tmp_path))
+    assert (item.origin.kind, item.origin.file) == ("rendered", "val/images/a.png")
+    assert next(iter(item.images.values())).parent == place / "images"
+
+
 def test_somebody_elses_manifest_is_left_alone(tmp_path: Path, fill_folder: Make, settings: Make) -> None:
     fill_folder(tmp_path / "val", ["a"])
     for content in ({"name": "an app", "icons": []}, ["a", "list"]):

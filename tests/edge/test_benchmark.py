@@ -48,6 +48,7 @@ def runtime() -> Counting:
 def predictor(runtime: Counting, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """Stands for whatever bundle is opened."""
     made = Predictor.over(runtime, CONTRACT)
+    monkeypatch.setattr(edge, "open_again", lambda folder, digest: folder)
     monkeypatch.setattr(edge, "Predictor", lambda folder, *, threads: made)
     return made
 
@@ -60,7 +61,7 @@ def frames(tmp_path: Path) -> str:
 
 @pytest.mark.usefixtures("predictor")
 def test_warm_up_is_not_counted_and_frames_take_turns(runtime: Counting, frames: str) -> None:
-    found = edge.measure(edge.Request("x", 1, frames, runs=4, warm_up=2))
+    found = edge.measure(edge.Request("x", "0", 1, frames, runs=4, warm_up=2))
     assert len(found["invoke_ms"]) == len(found["predict_ms"]) == 4
     assert all(0 < inside < whole for inside, whole in zip(found["invoke_ms"], found["predict_ms"], strict=True))
     assert [int(one["image"][0, 0, 0]) for one in runtime.given] == [1, 2, 3, 1, 2, 3, 1]
@@ -79,10 +80,10 @@ def test_the_number_of_threads_reaches_the_runtime(threads: int, frames: str, mo
         raise BundleError("enough")
 
     whole = Bundle(Path("x"), "model.onnx", b"", CONTRACT, {"golden": {"tolerance": 0}}, [], {})
-    monkeypatch.setattr("leakdet_tf.edge.predictor.open_bundle", lambda *_, **__: whole)
+    monkeypatch.setattr(edge, "open_again", lambda *_: whole)
     monkeypatch.setattr("leakdet_tf.edge.predictor.open_backend", opened)
     with pytest.raises(BundleError, match="enough"):
-        edge.measure(edge.Request("x", threads, frames, runs=1, warm_up=0))
+        edge.measure(edge.Request("x", whole.digest, threads, frames, runs=1, warm_up=0))
     assert asked == [threads]
 
 
@@ -107,7 +108,7 @@ def test_windows_follow_each_other(predictor: Predictor, tmp_path: Path, monkeyp
 
 @pytest.mark.usefixtures("predictor")
 def test_a_sustained_request_counts_no_single_answers(frames: str) -> None:
-    found = edge.measure(edge.Request("x", 1, frames, runs=5, warm_up=0, seconds=0.01))
+    found = edge.measure(edge.Request("x", "0", 1, frames, runs=5, warm_up=0, seconds=0.01))
     assert found["invoke_ms"] == []
     assert len(found["windows"]) >= 2
 
@@ -138,7 +139,7 @@ def test_the_process_prints_one_line_of_json_and_loads_no_trainer(frames: str, t
         "heavy = {'tensorflow', 'keras', 'pydantic', 'rich', 'matplotlib', 'onnx', 'leakdet_tf.analysis'}\n"
         "sys.exit(9 if heavy & set(sys.modules) else status)\n"
     )
-    request = edge.Request(str(tmp_path / "none"), 1, frames, runs=1, warm_up=0)
+    request = edge.Request(str(tmp_path / "none"), "0", 1, frames, runs=1, warm_up=0)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, input=request.to_json(), capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leakdet_tf.cli import main
 from leakdet_tf.core.images import Geometry
 from leakdet_tf.edge import Predictor
 
@@ -35,12 +36,15 @@ def test_the_app_is_ten_lines_and_plain_litert_five_beside_its_imports() -> None
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the program openssl")
-def test_a_signed_bundle_answers_for_a_camera_in_ten_lines(own_small: Path, tmp_path: Path) -> None:
+def test_a_signed_bundle_answers_for_a_camera_in_ten_lines(
+    own_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = own_small.rename(tmp_path / "BUNDLE")
     for line in re.findall(r"^openssl .*$", PAGE, re.M)[:2]:
         subprocess.run(line.split(), cwd=tmp_path, check=True, capture_output=True)
-    done = python(PROGRAMS["sign.py"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    (line,) = re.findall(r"^leakdet-tf sign .*$", PAGE, re.M)
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()[1:]) == 0
     (check,) = re.findall(r"^openssl pkeyutl .*$", PAGE, re.M)
     subprocess.run(check.split(), cwd=tmp_path, check=True, capture_output=True)
     film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))

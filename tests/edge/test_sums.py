@@ -153,6 +153,24 @@ def test_files_have_a_largest_size(own_small: Path) -> None:
         Predictor(own_small)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_100_gb_is_refused_unread(own_small: Path, name: str) -> None:
+    with (own_small / name).open("ab") as file:
+        file.truncate(100_000_000_000)
+    with pytest.raises(BundleError, match=f"{name}: has 100000000000 bytes, the limit is .*; is this the right file"):
+        open_bundle(own_small)
+
+
+def test_the_files_have_a_largest_size_together(own_small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [(own_small / name).stat().st_size for name in read_sums(own_small)]
+    monkeypatch.setattr("leakdet_tf.edge.bundle.BUNDLE_BYTES", sum(sizes))
+    assert open_bundle(own_small).model
+    monkeypatch.setattr("leakdet_tf.edge.bundle.BUNDLE_BYTES", sum(sizes) - 1)
+    last = list(read_sums(own_small))[-1]
+    with pytest.raises(BundleError, match=f"{last}: with it the bundle has {sum(sizes)} bytes, the limit is"):
+        open_bundle(own_small)
+
+
 def test_what_was_opened_is_opened_again_and_nothing_else(own_small: Path, seal: Callable[[Path], None]) -> None:
     opened = open_bundle(own_small)
     assert open_again(own_small, opened.digest).model == opened.model

@@ -221,8 +221,12 @@ def test_what_is_damaged_is_not_signed(own_small: Path) -> None:
     assert not (own_small / "certificate.json").exists()
 
 
-def test_signing_again_replaces_the_certificate(signed: Path) -> None:
-    trust.sign(signed, pem(OTHER))
+def test_signing_again_replaces_the_certificate_another_key_s_only_if_asked(signed: Path) -> None:
+    trust.sign(signed, pem(KEY))
+    Predictor(signed, trusted=public(KEY))
+    with pytest.raises(BundleError, match=r"certificate\.json: signed by the key .* already, not by"):
+        trust.sign(signed, pem(OTHER))
+    trust.sign(signed, pem(OTHER), replace=True)
     Predictor(signed, trusted=public(OTHER))
     refused(signed, "not signed by the trusted key")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,31 @@ def test_boxes_are_counted_and_so_is_what_is_ignored_dropped_and_empty(tmp_path:
         assert line.endswith("  hotspot 2, diode 1; 2 empty pictures; ignored: 'glare' 1, 'hot' 1; dropped: 'dirt' 3")
     facts = json.loads((tmp_path / "out" / "check.json").read_text())["splits"]["train"]["sources"]["data"]
     assert (facts["empty_pictures"], facts["ignored"], facts["dropped"]) == (2, {"glare": 1, "hot": 1}, {"dirt": 3})
+
+
+def test_a_file_of_boxes_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        for kind in ("images", "labels"):
+            (tmp_path / split / kind).mkdir(parents=True)
+        for place, lines in enumerate(("0 .5 .5 .2 .2\n2 .2 .2 .1 .1\n", "1 .4 .4 .2 .2\n3 .2 .2 .1 .1\n", "")):
+            Image.fromarray(scene(10 * number + place)).save(tmp_path / split / "images" / f"{place}.png")
+            (tmp_path / split / "labels" / f"{place}.txt").write_text(lines)
+    text = BOXED.replace("ROOT", str(tmp_path)).replace("coco.json", "yolo")
+    for number, word in enumerate(("hot", "off", "glare", "dirt")):
+        text = text.replace(f"{word} =", f"{number} =")
+    (tmp_path / "boxed.toml").write_text(text)
+    reads, read_bytes = Counter[Path](), Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads[path] += path.suffix == ".txt"
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    out = str(tmp_path / "out")
+    check(str(tmp_path / "boxed.toml"), (), quarantine=False, near=False, inflation=None, out=out, log=lambda _: None)
+    assert [times for path, times in reads.items() if path.suffix == ".txt"] == [1] * 9
+    facts = json.loads((tmp_path / "out" / "check.json").read_text())["splits"]["train"]["sources"]["data"]
+    assert (facts["empty_pictures"], facts["ignored"], facts["dropped"]) == (1, {"2": 1}, {"3": 1})
 
 
 def test_faults_exit_1_and_quarantine_moves_on(home: Path) -> None:

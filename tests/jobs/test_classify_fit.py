@@ -257,9 +257,12 @@ def test_rendered_pictures_are_told(home: Path, tones: tuple[Path, list[str]], t
     drawn = tmp_path / "drawn"
     shutil.copytree(home / "data" / "test", drawn / "test")
     files = [str(path.relative_to(drawn)) for tone in ("night", "day") for path in (drawn / "test" / tone).iterdir()]
-    (drawn / "manifest.json").write_text(json.dumps({"generator": "x", "pictures": [{"file": file} for file in files]}))
-    said: dict[str, list[str]] = {"real": [], "drawn": [], "matrix": []}
-    for name, data in (("real", None), ("drawn", str(drawn))):
+    manifest = [{"generator": "x", "pictures": [{"file": file} for file in some]} for some in (files, files[:5])]
+    (drawn / "manifest.json").write_text(json.dumps(manifest[0]))
+    shutil.copytree(drawn, tmp_path / "mixed")
+    (tmp_path / "mixed" / "manifest.json").write_text(json.dumps(manifest[1]))
+    said: dict[str, list[str]] = {"real": [], "drawn": [], "mixed": [], "matrix": []}
+    for name, data, rendered in (("real", None, 0), ("drawn", str(drawn), 12), ("mixed", str(tmp_path / "mixed"), 5)):
         done = evaluate(
             str(tones[0]),
             data=data,
@@ -270,8 +273,10 @@ def test_rendered_pictures_are_told(home: Path, tones: tuple[Path, list[str]], t
             log=said[name].append,
         )
         written = json.loads((tmp_path / name / "metrics.json").read_text())
-        assert done.report["rendered"] == written["rendered"] == (12 if data else 0)
-    assert "12 of 12 pictures are rendered" in "\n".join(said["drawn"])
+        assert done.report["rendered"] == written["rendered"] == rendered
+    assert "12 of 12 pictures are rendered: the figures are not those of photographs" in said["drawn"]
+    mixture = "5 of 12 pictures are rendered: the figures are not those of photographs, nor those of rendered pictures"
+    assert f"{mixture} alone" in said["mixed"]
     assert "rendered" not in "\n".join(said["real"])
     found, _ = matrix(
         [str(tones[0])], tests=[f"drawn={drawn}"], strangers=[], out=str(tmp_path / "m"), log=said["matrix"].append

@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from PIL import Image
 from leakdet_tf.config.data import Data
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, ContractError, DataError, LeakdetError
-from leakdet_tf.core.files import own_mark
+from leakdet_tf.core.files import host, own_mark
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge.predictor import Predictor
@@ -219,11 +221,22 @@ def test_another_machine_that_filters_on_the_same_disk_is_let_be(
         patch.setattr("platform.node", lambda: "node77")
         theirs = rendered.with_name(f".made_filtered.filtering-{own_mark()}")
     mine = rendered.with_name(f".made_filtered.filtering-{own_mark()}")
-    for left in (theirs, mine):
+    process = subprocess.Popen(["sleep", "60"])
+    others = rendered.with_name(f".made_filtered.filtering-{host()}-{process.pid}")
+    for left in (theirs, mine, others):
         (left / "train").mkdir(parents=True)
     filtered(rendered)
     assert theirs.is_dir()
+    assert others.is_dir(), "its process is at work"
     assert not mine.exists()
+    process.kill()
+    process.wait()
+    filtered(rendered, out=str(rendered.with_name("elsewhere")))
+    assert others.is_dir(), "it is of another folder"
+    shutil.rmtree(rendered.with_name("made_filtered"))
+    filtered(rendered)
+    assert theirs.is_dir()
+    assert not others.exists()
 
 
 @pytest.mark.usefixtures("eye")

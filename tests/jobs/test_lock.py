@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from leakdet_tf.core.errors import DataError, TrainingError
+from leakdet_tf.core.files import host, own_mark
 from leakdet_tf.jobs import fit as fit_room
 from leakdet_tf.jobs import resume as room
 from leakdet_tf.jobs import runs
@@ -151,6 +152,37 @@ def test_a_run_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert synced == [tmp_path / "x", tmp_path]
     assert find_run(str(tmp_path / "x")) == folder
     assert len(list((tmp_path / "x").iterdir())) == 2
+
+
+def test_what_a_killed_process_left_without_a_name_is_swept(tmp_path: Path) -> None:
+    """Only of this machine, of processes that are dead, and only what holds nothing."""
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from leakdet_tf.jobs.runs import create_run\n"
+        "Path.rename = lambda *_: os._exit(9)\n"
+        "create_run(sys.argv[1], 'x')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    (left,) = (tmp_path / "x").iterdir()
+    assert f".{host()}-" in left.name
+    end = left.name[-32:]
+    kept = {
+        "at work": f".20260102-030405.{own_mark()}.{end}",
+        "elsewhere": f".20260102-030405.{host()}2-{dead()}.{end}",
+        "of an older version": f".20260102-030405.{end}",
+        "not ours": f".20260102.{host()}-{dead()}",
+        "holds something": f".20260102-030405.{host()}-{dead()}.{end}",
+    }
+    for name in kept.values():
+        (tmp_path / "x" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "x" / kept["holds something"] / "checkpoints" / "last.keras").touch()
+    begun = f".20260102-030406.{host()}-{dead()}.{end}"
+    (tmp_path / "x" / begun).mkdir()
+    folder = create_run(str(tmp_path), "x")
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {folder.name, *kept.values()}
+    assert (tmp_path / "x" / kept["holds something"] / "checkpoints" / "last.keras").is_file()
 
 
 def test_a_folder_that_is_there_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
