@@ -229,11 +229,12 @@ def _scene(
     else:
         light = np.repeat(((1.0 - np.float32(0.65) * placed.shade) * placed.gain)[..., np.newaxis], 3, axis=2)
     tones = [_tone(placed.color * light, room.part == part) for part in (WALL, PIPE)]
-    radiance = placed.color * light
+    radiance = placed.color * light + placed.glare
     shine = gloss * (1.0 - placed.dull)
     if shine.any():
         radiance = radiance + _shine(room, lamp, shine, tones[0], tones[1])
-    scene = Scene(room, lamp, placed.color, light, np.asarray(radiance, np.float32), porous, tones[0], tones[1])
+    dry = np.asarray(radiance, np.float32)
+    scene = Scene(room, lamp, placed.color, light, placed.glare, dry, porous, tones[0], tones[1])
     return scene, placed, described
 
 
