@@ -7,7 +7,7 @@ What tells them apart from a leak, in principle:
 - ``light_patch`` is the sun through a window: bright, straight-edged, and the texture below goes on in it.
 - ``cable`` lies on top, round, of one width, with a shadow beside it.
 - ``tape`` is flat and straight-edged, of one colour or striped.
-- ``reflection`` is a lamp or a window in something dry: brighter than around it, with nothing darker or coloured beside.
+- ``reflection`` is a lamp or a window in something dry: brighter than around it, and nothing is darker beside it.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def draw_liquid(rng: np.random.Generator, name: str) -> Liquid:
 
 @dataclass(frozen=True)
 class Scene:
-    """A dry scene: float32 (H, W, 3) the surfaces' ``color``, the ``light`` on them, the ``glare`` that they mirror as a
-    liquid on them does too, and the ``radiance`` of all.
+    """A dry scene: float32 (H, W, 3) the surfaces' ``color``, the ``light`` on them, the ``glare`` that they mirror (as
+    a liquid on them does too), and the ``radiance`` of all.
 
     ``wall_color`` and ``pipe_color``, float32 (3,), are what a mirror shows of the wall and the pipe.
     """
