@@ -94,16 +94,23 @@ def test_no_seam_shows_where_pictures_meet(tmp_path: Path) -> None:
     assert np.abs(np.diff(color, axis=1)).max() < 0.15
 
 
-def test_what_is_finer_than_a_pixel_turns_grey_and_edges_stay_sharp_across(tmp_path: Path) -> None:
-    fine = color_of(clad(painted(tmp_path / "a", "b.png", board(64, 4)), 0.2), trace(VIEW, SIZE), FLOOR)
+def test_what_is_finer_than_a_pixel_turns_grey(tmp_path: Path) -> None:
+    fine = color_of(clad(painted(tmp_path, "b.png", board(64, 4)), 0.2), trace(VIEW, SIZE), FLOOR)
     assert np.ptp(fine) < 0.1
     assert fine.mean() == pytest.approx(0.5, abs=0.03)
-    low = View("floor", 1.0, 0.35, 0.0, 0.0, 1.2, 0.0, None, None)
-    stripes = np.repeat(board(8, 16)[:1], 128, axis=0)  # they run away from the camera
-    room = trace(low, SIZE)
-    color = color_of(clad(painted(tmp_path / "c", "d.png", stripes), 2.0), room, FLOOR)
-    far = color[int(np.argmin(np.abs(room.v[:, 48] - 5.0)))]
-    assert np.ptp(far) > 0.8  # a filter as wide as a pixel is long there would leave grey
+
+
+def test_a_texture_seen_aslant_is_filtered_along_and_stays_sharp_across(tmp_path: Path) -> None:
+    """Stripes that run away from the camera, and the same that lie across, where a pixel is seven times longer than
+    wide: a filter as wide as long would take the first away, one as long as wide would let the second flicker."""
+    room = trace(View("floor", 0.6, 0.15, 0.0, 0.0, 1.2, 0.0, None, None), (192, 192))
+    far = int(np.argmin(np.abs(room.v[:, 96] - 4.0)))
+    stripes = np.repeat(board(8, 16)[:1], 128, axis=0)
+    away = color_of(clad(painted(tmp_path / "away", "a.png", stripes), 0.48), room, FLOOR)
+    assert np.ptp(away[far]) > 0.9
+    turned = painted(tmp_path / "lying", "a.png", np.ascontiguousarray(stripes.swapaxes(0, 1)))
+    lying = color_of(clad(turned, 0.48), room, FLOOR)
+    assert np.ptp(lying[far - 3 : far + 4, 96]) < 0.6
 
 
 def test_a_pixels_light_and_wetness_lie_on_a_texture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
