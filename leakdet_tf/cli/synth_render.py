@@ -47,7 +47,8 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     (oil and water on floors, walls and pipes), crack (concrete, asphalt and paint from near, cracked or not) or hotspot
     (solar modules in the infrared, with hot cells and strings or without; --option look=grey or rainbow for another
     palette). All but gas also label every picture and give boxes (labels.csv, coco.json); leak and crack take --option
-    backgrounds=DIR to draw on photographs, which are divided among train, val and test.
+    backgrounds=DIR to draw on photographs, leak --option textures=DIR to cover the floors and walls of its rooms with
+    textures; the files are divided among train, val and test.
 
     DIR gets train, val and test folders and manifest.json with every picture's seed and parameters. A folder that
     exists is checked, never changed.
@@ -68,7 +69,7 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     made = render(folder, request, workers=workers, foreign=False)
     click.echo(f"{root}: {sum(request.counts.values())} pictures {'rendered' if made else 'were there already'}")
     if told := shared_photographs(folder):
-        click.echo(f"warning: {told}; give at least as many photographs as splits")
+        click.echo(f"warning: {told}; give at least as many files as splits")
     if like:
         click.echo(frozen.compare(folder, Path(like)).as_text())
     if freeze:

@@ -59,7 +59,8 @@ class Synth(Table):
     seed: Count = Field(default=0, description="Same seed, same bytes.")
     clip: Positive = Field(default=1, description="Consecutive frames of each scene; above 1 pictures come as clips.")
     options: dict[str, Any] = Field(
-        default={}, description='The generator\'s own arguments, such as `{look = "visible"}`.'
+        default={},
+        description='The generator\'s own arguments, such as `{look = "visible"}` or `{textures = "surfaces"}`.',
     )
 
 

@@ -6,7 +6,7 @@ label, the spill, the liquid, exposure, noise. So the same seed without its leak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
-from leakdet_tf.synth import litter
+from leakdet_tf.synth import cladding, litter
 from leakdet_tf.synth.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.illumination import Light, draw_light, irradiance, lamp_way, mirrored, reflected
 from leakdet_tf.synth.liquid import draw_spill
@@ -87,6 +87,8 @@ def render(
     size: tuple[int, int],
     *,
     backgrounds: str = "",
+    textures: str | Mapping[str, str] = "",
+    texture_m: float | Mapping[str, float] = cladding.WIDTH_M,
     liquids: Sequence[str] = LIQUIDS,
     no_leak: float = NO_LEAK,
     join: float = 0.0,
@@ -107,6 +109,10 @@ def render(
         seed: 0 or more.
         size: (height, width) in pixels.
         backgrounds: a folder of photographs to put leaks on; empty renders floors, walls and pipes.
+        textures: pictures, taken straight from the front, that cover the rendered floors and walls: a folder with
+            ``floor`` or ``wall`` in it or both, or a table of the two parts' folders. Not with ``backgrounds``.
+        texture_m: how wide what a texture shows is in metres, for both parts or by part; up to
+            :data:`~leakdet_tf.synth.cladding.MOST_M`.
         liquids: which of ``oil`` and ``water`` leak, equally often.
         no_leak: share of the pictures without a leak, 0..1.
         join: regions share a box where at most this share of the picture's short side lies between them, so that a
@@ -114,16 +120,24 @@ def render(
         least_extent: boxes whose extent, the root of width times height, is under this share of the picture's short
             side are to be ignored, grown to it (:func:`~leakdet_tf.synth.regions.divide`): they count neither when
             training nor when scored; 0..:data:`MOST_EXTENT`.
-        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.photos.draw_piece`.
+        background_share: which of the photographs or textures are this split's; see
+            :func:`~leakdet_tf.synth.photos.draw_picture`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.
-        ImageError: a photograph that cannot be decoded.
+        ImageError: a photograph or texture that cannot be decoded.
     """
     check_share("join", join, most=MOST_JOIN)
     check_share("least_extent", least_extent, most=MOST_EXTENT)
     layers = compose(
-        seed, size, backgrounds=backgrounds, liquids=liquids, no_leak=no_leak, background_share=background_share
+        seed,
+        size,
+        backgrounds=backgrounds,
+        textures=textures,
+        texture_m=texture_m,
+        liquids=liquids,
+        no_leak=no_leak,
+        background_share=background_share,
     )
     return finish(seed, layers, join=join, least_extent=least_extent)
 
@@ -133,6 +147,8 @@ def compose(
     size: tuple[int, int],
     *,
     backgrounds: str = "",
+    textures: str | Mapping[str, str] = "",
+    texture_m: float | Mapping[str, float] = cladding.WIDTH_M,
     liquids: Sequence[str] = LIQUIDS,
     no_leak: float = NO_LEAK,
     leak: bool = True,
@@ -141,13 +157,16 @@ def compose(
     """Everything up to the camera; ``leak=False`` leaves the liquid away and changes nothing else."""
     _check(seed, size, liquids, no_leak)
     streams = streams_of(seed, _STAGES, _SALT)
+    if backgrounds and textures:
+        raise DataError("textures: there is no room to cover on photographs", remedy="drop textures or backgrounds")
+    clad = cladding.asked_for(textures, texture_m, background_share)
     piece = draw_piece(streams("photo"), backgrounds, size, background_share) if backgrounds else None
     view = draw_view(streams("view"), size)
     view = view if piece is None else _plain(view)
     room = trace(view, size)
     lamp = draw_light(streams("light"), view.wall)
     tags = litter.draw_tags(streams("tags"))
-    scene, over, described = _scene(streams, room, lamp, tags, piece)
+    scene, over, described = _scene(streams, room, lamp, tags, piece, clad)
     clean = _smoothed(room, _covered(scene.radiance, over, scene.light))
     parameters: dict[str, Parameter] = {"confusers": tags, **_described(view, lamp), **described}
     camera = draw_camera(streams("camera"), size)
@@ -211,12 +230,17 @@ def _plain(view: View) -> View:
 
 
 def _scene(
-    streams: Streams, room: Room, lamp: Light, tags: list[str], piece: Piece | None
+    streams: Streams,
+    room: Room,
+    lamp: Light,
+    tags: list[str],
+    piece: Piece | None,
+    clad: Mapping[int, cladding.Textures],
 ) -> tuple[Scene, litter.Litter, dict[str, Parameter]]:
     """The dry scene with its confusers, but for those that lie on top."""
     described: dict[str, Parameter] = {}
     if piece is None:
-        color, gloss, porous, described = _skinned(streams, room, lamp)
+        color, gloss, porous, described = _skinned(streams, room, lamp, clad)
     else:
         color = linear(piece.pixels)
         gloss, porous = np.zeros(room.shape, np.float32), np.full(room.shape, 0.7, np.float32)
@@ -229,16 +253,19 @@ def _scene(
     else:
         light = np.repeat(((1.0 - np.float32(0.65) * placed.shade) * placed.gain)[..., np.newaxis], 3, axis=2)
     tones = [_tone(placed.color * light, room.part == part) for part in (WALL, PIPE)]
-    radiance = placed.color * light
+    radiance = placed.color * light + placed.glare
     shine = gloss * (1.0 - placed.dull)
     if shine.any():
         radiance = radiance + _shine(room, lamp, shine, tones[0], tones[1])
-    scene = Scene(room, lamp, placed.color, light, np.asarray(radiance, np.float32), porous, tones[0], tones[1])
+    dry = np.asarray(radiance, np.float32)
+    scene = Scene(room, lamp, placed.color, light, placed.glare, dry, porous, tones[0], tones[1])
     return scene, placed, described
 
 
-def _skinned(streams: Streams, room: Room, lamp: Light) -> tuple[Image32, Image32, Image32, dict[str, Parameter]]:
-    """Colour, gloss and pores of everything that is seen, and which materials it is of."""
+def _skinned(
+    streams: Streams, room: Room, lamp: Light, clad: Mapping[int, cladding.Textures]
+) -> tuple[Image32, Image32, Image32, dict[str, Parameter]]:
+    """Colour, gloss and pores of everything that is seen, and which materials or textures it is of."""
     color = np.zeros((*room.shape, 3), np.float32)
     gloss, porous = np.zeros(room.shape, np.float32), np.zeros(room.shape, np.float32)
     described: dict[str, Parameter] = {}
@@ -246,12 +273,17 @@ def _skinned(streams: Streams, room: Room, lamp: Light) -> tuple[Image32, Image3
         where = room.part == part
         if not where.any():
             continue
-        material = draw_material(streams(PARTS[part]), kinds)
-        described[PARTS[part]] = material.kind
         rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
         window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        spot = Spot(room.u[window], room.v[window], room.reach[window], _toward(room, lamp, where, part))
-        skin, inside = material.paint(spot), where[window]
+        if part in clad:
+            texture = clad[part].draw(streams(PARTS[part]), part)
+            skin, inside = texture.paint(room, part, window), where[window]
+            described |= {PARTS[part]: "texture", **texture.picked.texture_of(PARTS[part])}
+        else:
+            material = draw_material(streams(PARTS[part]), kinds)
+            described[PARTS[part]] = material.kind
+            spot = Spot(room.u[window], room.v[window], room.reach[window], _toward(room, lamp, where, part))
+            skin, inside = material.paint(spot), where[window]
         np.copyto(color[window], np.clip(skin.color, 0.004, 0.95), where=inside[..., np.newaxis])
         np.copyto(gloss[window], skin.gloss, where=inside)
         porous[where] = skin.porous

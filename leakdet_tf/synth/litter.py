@@ -7,6 +7,7 @@ What tells them apart from a leak, in principle:
 - ``light_patch`` is the sun through a window: bright, straight-edged, and the texture below goes on in it.
 - ``cable`` lies on top, round, of one width, with a shadow beside it.
 - ``tape`` is flat and straight-edged, of one colour or striped.
+- ``reflection`` is a lamp or a window in something dry: brighter than around it, and nothing is darker beside it.
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from leakdet_tf.synth.room import PIPE, Room
-from leakdet_tf.synth.texture import Image32, Noise, band, draw_noise, smooth, turned
+from leakdet_tf.synth.illumination import fresnel
+from leakdet_tf.synth.room import FLOOR, PIPE, Room
+from leakdet_tf.synth.texture import Image32, Noise, band, draw_noise, from_lines, smooth, turned
 
-TAGS = ("shadow", "stain", "light_patch", "cable", "tape")
+_LAID = ("shadow", "stain", "light_patch", "cable", "tape")
+TAGS = (*_LAID, "reflection")
 """Every confuser's tag, as ``confusers`` in the parameters lists them."""
 COUNTS = (0.3, 0.45, 0.25)
-"""Shares of the pictures that hold none, one and two."""
+"""Shares of the pictures that hold none, one and two of them, reflections apart."""
+REFLECTION = 0.2
+"""Share of the pictures that hold a reflection, whatever else they hold."""
 
 
 def draw_tags(rng: np.random.Generator) -> list[str]:
     """Which confusers a picture holds, in the order of ``TAGS``."""
     count = int(rng.choice(3, p=COUNTS))
-    return [TAGS[int(index)] for index in sorted(rng.choice(len(TAGS), size=count, replace=False))]
+    laid = [_LAID[int(index)] for index in sorted(rng.choice(len(_LAID), size=count, replace=False))]
+    return [*laid, "reflection"] if rng.uniform() < REFLECTION else laid
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Litter:
         shade: 0..1, how much of the lamp is kept away.
         gain: factor on all light.
         dull: 0..1, how much of the gloss is gone.
+        glare: radiance that surfaces mirror besides.
         over: 0..1, how much of a pixel a thing covers that lies on top of everything, and ``over_color``, its colour.
     """
 
@@ -49,14 +57,16 @@ class Litter:
     shade: Image32
     gain: Image32
     dull: Image32
+    glare: Image32
     over: Image32
     over_color: Image32
 
 
 def empty(room: Room, color: Image32) -> Litter:
     """Nothing yet, over surfaces of a ``color`` that confusers may change."""
-    blank = [np.zeros(room.shape, np.float32) for _ in range(3)]
-    return Litter(room, color, blank[0], np.ones(room.shape, np.float32), blank[1], blank[2], np.zeros_like(color))
+    shade, dull, over = (np.zeros(room.shape, np.float32) for _ in range(3))
+    gain = np.ones(room.shape, np.float32)
+    return Litter(room, color, shade, gain, dull, np.zeros_like(color), over, np.zeros_like(color))
 
 
 Lobe = tuple[float, float, float]
@@ -189,6 +199,107 @@ def _tape(rng: np.random.Generator, litter: Litter, at: Place) -> None:
     np.maximum(litter.dull, np.float32(0.7) * inside, out=litter.dull)
 
 
+def _reflection(rng: np.random.Generator, litter: Litter, at: Place) -> None:
+    """A lamp or a window mirrored by something dry: worn floor, lacquer, a metal plate, a wall's or a pipe's paint."""
+    strength = float(np.exp(rng.uniform(np.log(0.16), np.log(0.9))))
+    warm, on_pipe = float(rng.normal(0.0, 0.09)), rng.uniform() < 0.45
+    if on_pipe and (litter.room.part == PIPE).any():
+        seen = _along_pipe(rng, litter.room)
+    else:
+        seen = _mirror_image(rng, litter.room, at) * _polish(rng, litter, at)
+    tint = np.array((1.0 + warm, 1.0, 1.0 - 1.4 * warm), np.float32)
+    litter.glare[:] += np.float32(strength) * seen[..., np.newaxis] * tint
+
+
+def _mirror_image(rng: np.random.Generator, room: Room, at: Place) -> Image32:
+    """What a flat mirror shows around the place: upright in the picture, blurred and bent as the surface is uneven."""
+    short = min(room.shape)
+    middle = np.unravel_index(int(np.argmin(np.hypot(at.a, at.b) + 99.0 * (1.0 - at.here))), room.shape)
+    down, right = np.indices(room.shape, np.float32)
+    x, y = turned((right - middle[1]) / np.float32(short), (down - middle[0]) / np.float32(short), room.view.roll)
+    noise, wave = draw_noise(rng), float(np.exp(rng.uniform(np.log(0.003), np.log(0.025))))
+    x = x + np.float32(wave) * noise.at(at.a, at.b, at.reach, cell=0.22, octaves=3)
+    y = y + np.float32(2.0 * wave) * noise.at(at.a, at.b, at.reach, cell=0.22, octaves=3, first=4)
+    crisp = np.clip(_source(rng, x, y) * np.float32(short) + np.float32(0.5), 0.0, 1.0)
+    soft, long = float(np.exp(rng.uniform(np.log(0.004), np.log(0.025)))), float(rng.uniform(1.0, 5.0))
+    upright = soft * (long if room.part[middle] == FLOOR else 1.0 + 0.2 * long)
+    sharp, wide = (
+        cv2.GaussianBlur(crisp, (0, 0), spread * soft * short + 0.3, sigmaY=spread * upright * short + 0.3)
+        for spread in (1.0, 5.0)
+    )
+    blurred = sharp + np.float32(rng.uniform(0.1, 0.6)) * wide
+    facing = room.facing()
+    share = fresnel(facing, 0.06) / fresnel(facing[middle], 0.06)
+    return np.asarray(blurred / max(float(blurred.max()), 1e-3) * np.clip(share, 0.2, 2.0) * at.here, np.float32)
+
+
+def _source(rng: np.random.Generator, x: Image32, y: Image32) -> Image32:
+    """A window with bars, one or two tubes, or a round lamp: a field that is positive inside, in short sides."""
+    kind, lean = float(rng.uniform()), np.float32(rng.normal(0.0, 0.12))
+    x = x + lean * y
+    if kind < 0.5:
+        wide, high = float(rng.uniform(0.06, 0.2)), float(rng.uniform(0.1, 0.35))
+        bar, inside = np.float32(rng.uniform(0.006, 0.014)), np.minimum(wide - np.abs(x), high - np.abs(y))
+        for place, half, panes in ((x, wide, int(rng.integers(1, 4))), (y, high, int(rng.integers(1, 4)))):
+            period = np.float32(2.0 * half / panes)
+            cycles = (place + np.float32(half)) / period
+            inside = np.minimum(inside, np.abs(cycles - np.rint(cycles)) * period - bar)
+        return np.asarray(inside, np.float32)
+    if kind < 0.8:
+        half, long, apart = rng.uniform(0.012, 0.035), rng.uniform(0.15, 0.5), rng.uniform(0.1, 0.25)
+        across = np.minimum(np.abs(x), np.abs(x - np.float32(apart))) if rng.uniform() < 0.4 else np.abs(x)
+        return np.asarray(np.minimum(np.float32(half) - across, np.float32(long) - np.abs(y)), np.float32)
+    radius, stretch = float(rng.uniform(0.03, 0.09)), float(rng.uniform(1.0, 2.2))
+    return np.asarray(np.float32(radius) - np.hypot(x, y / np.float32(stretch)), np.float32)
+
+
+def _polish(rng: np.random.Generator, litter: Litter, at: Place) -> Image32:
+    """0..1: where a surface mirrors: wherever it is not worn, in a pool of lacquer, or on a plate of bare metal."""
+    kind, noise = float(rng.uniform()), draw_noise(rng)
+    worn = noise.at(at.a, at.b, at.reach, cell=0.2, octaves=5, gain=0.65)
+    grain = noise.at(at.a, at.b, at.reach, cell=0.03, octaves=3, gain=0.8, first=10)
+    rough = np.float32(rng.uniform(0.0, 0.5)) * smooth(grain, -0.4, 1.8)
+    whole = 1.0 - np.float32(rng.uniform(0.3, 0.95)) * smooth(worn, float(rng.uniform(-0.4, 0.6)), 1.4)
+    if kind < 0.45:
+        return np.asarray(whole * (1.0 - rough), np.float32)
+    if kind < 0.75:
+        field = blot(at, noise, float(rng.uniform(0.14, 0.34)), float(rng.uniform(0.1, 0.3)))
+        edge = smooth(field / (np.float32(rng.uniform(0.006, 0.03)) + at.reach), -0.5, 0.5)
+        return np.asarray(edge * (np.float32(0.5) + np.float32(0.5) * whole) * (1.0 - rough), np.float32)
+    half_a, half_b = float(rng.uniform(0.14, 0.4)), float(rng.uniform(0.1, 0.26))
+    inside = np.minimum(np.float32(half_a) - np.abs(at.a), np.float32(half_b) - np.abs(at.b))
+    plate = np.clip(inside / at.reach + np.float32(0.5), 0.0, 1.0) * at.here
+    grey = max(float(rng.uniform(0.2, 0.45)), float((litter.color.mean(axis=2) * plate).sum() / max(plate.sum(), 1e-3)))
+    brushed = noise.at(np.float32(0.06) * at.a, at.b, at.reach, cell=0.012, octaves=2, gain=0.8, first=14)
+    metal = np.float32(grey) * (1.0 + np.float32(0.07) * worn + np.float32(0.07) * brushed)
+    metal = metal * (1.0 - np.float32(0.45) * band(inside, 0.004, at.reach))
+    litter.color[:] += plate[..., np.newaxis] * (np.clip(metal, 0.0, 0.9)[..., np.newaxis] - litter.color)
+    return np.asarray(plate * (1.0 - rough), np.float32)
+
+
+def _along_pipe(rng: np.random.Generator, room: Room) -> Image32:
+    """A line of light along a pipe, as a cylinder makes of any lamp; broken by a window's bars or by worn paint."""
+    assert room.view.pipe is not None
+    rows, columns = np.nonzero((room.part == PIPE) & (room.facing() > 0.35))
+    pick, radius, noise = float(rng.uniform()), np.float32(room.view.pipe.radius), draw_noise(rng)
+    if not len(rows):
+        return np.zeros(room.shape, np.float32)
+    row, column = rows[int(pick * len(rows))], columns[int(pick * len(rows))]
+    along, around = (room.u - room.u[row, column]) / radius, (room.v - room.v[row, column]) / radius
+    reach = room.reach / radius
+    around = around + np.float32(rng.uniform(0.02, 0.12)) * noise.at(along, around, reach, cell=1.2, octaves=3)
+    half, soft = float(rng.uniform(0.05, 0.3)), np.float32(rng.uniform(0.05, 0.25)) + reach
+    line = smooth((np.float32(half) - np.abs(around)) / soft, -0.5, 0.5)
+    long = float(np.exp(rng.uniform(np.log(0.8), np.log(6.0))))
+    ends = smooth((np.float32(long) - np.abs(along)) / (np.float32(rng.uniform(0.1, 1.0)) + reach), -0.5, 0.5)
+    if rng.uniform() < 0.4:
+        bars = band(from_lines(along, float(rng.uniform(0.5, 1.5)) * long), 0.08, reach + np.float32(0.05))
+        ends = ends * (1.0 - np.float32(0.8) * bars)
+    worn = noise.at(along, around, reach, cell=0.9, octaves=5, gain=0.7, first=10)
+    whole = 1.0 - np.float32(rng.uniform(0.2, 0.9)) * smooth(worn, 0.2, 1.3)
+    return np.asarray(line * ends * whole * (room.part == PIPE), np.float32)
+
+
 def _cover(litter: Litter, cover: Image32, color: Image32) -> None:
     litter.over_color[:] += cover[..., np.newaxis] * (color - litter.over_color)
     np.maximum(litter.over, cover, out=litter.over)
@@ -218,4 +329,5 @@ _PUTTERS: dict[str, Callable[[np.random.Generator, Litter, Place], None]] = {
     "light_patch": _light_patch,
     "cable": _cable,
     "tape": _tape,
+    "reflection": _reflection,
 }

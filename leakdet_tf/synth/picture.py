@@ -71,7 +71,8 @@ def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
             remedy="see leakdet_tf.synth.rendered for what a generator returns",
         )
     image = rendered.image[:, :, 0] if rendered.image.shape[2] == 1 else rendered.image
-    shared = {SHARE: given[SHARE]} if SHARE in given and "backgrounds" in request.options else {}
+    divided = SHARE in given and any(key in request.options for key in ("backgrounds", "textures"))
+    shared = {SHARE: given[SHARE]} if divided else {}
     parameters = {**rendered.parameters, **shared}
     return Picture(_png(image), _png(rendered.mask), parameters, rendered.classes, _truth(rendered))
 

@@ -18,7 +18,7 @@ SPLITS = ("train", "val", "test")
 """Names of the splits. A split's place in this list is part of the seeds of its pictures: do not reorder."""
 FRAME, SHARE = "frame", "background_share"
 """Arguments that a generator is given for a picture where it has them; they are no options."""
-_PORTIONS = {"test": 1, "val": 1, "train": 3}  # of the photographs, in turns: each split gets one of the first three
+_PORTIONS = {"test": 1, "val": 1, "train": 3}  # of the files, in turns: each split gets one of the first three
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class Request:
         return found
 
     def given(self, job: Job) -> dict[str, Any]:
-        """The generator's arguments besides seed, size and options: the frame of a clip, and its split's share of the
-        photographs, ``[first, end, turns]``, where several splits are asked for: those whose place, counted in turns
-        of so many, is in ``first..end - 1``.
+        """The generator's arguments besides seed, size and options: the frame of a clip, and its split's share of
+        photographs or textures, ``[first, end, turns]``, where several splits are asked for: those whose place, counted
+        in turns of so many, is in ``first..end - 1``.
         """
         found: dict[str, Any] = {FRAME: job.frame} if self.clip > 1 else {}
         asked = [split for split in _PORTIONS if self.counts.get(split)]

@@ -68,7 +68,8 @@ def draw_liquid(rng: np.random.Generator, name: str) -> Liquid:
 
 @dataclass(frozen=True)
 class Scene:
-    """A dry scene: float32 (H, W, 3) the surfaces' ``color``, the ``light`` on them and the ``radiance`` of both.
+    """A dry scene: float32 (H, W, 3) the surfaces' ``color``, the ``light`` on them, the ``glare`` that they mirror (as
+    a liquid on them does too), and the ``radiance`` of all.
 
     ``wall_color`` and ``pipe_color``, float32 (3,), are what a mirror shows of the wall and the pipe.
     """
@@ -77,6 +78,7 @@ class Scene:
     lamp: Light
     color: Image32
     light: Image32
+    glare: Image32
     radiance: Image32
     porous: Image32
     wall_color: Image32
@@ -94,7 +96,7 @@ def wet(scene: Scene, spill: Spill, liquid: Liquid) -> Image32:
     share = fresnel(room.facing(), 1.9 * straight) * (np.float32(0.12) + np.float32(0.88) * smoothness)
     around = mirrored(scene.lamp, room, way, scene.wall_color, scene.pipe_color)
     gloss = share[..., np.newaxis] * around
-    seen = below * (1.0 - share[..., np.newaxis]) + gloss + _glint(scene, way, smoothness)
+    seen = below * (1.0 - share[..., np.newaxis]) + gloss + _glint(scene, way, smoothness) + scene.glare
     if liquid.sheen:
         seen = seen + _sheen(scene, spill, liquid, around)
     cover = spill.cover[..., np.newaxis]

@@ -257,6 +257,47 @@ def test_a_confuser_is_seen_with_and_without_a_leak_and_is_never_labelled(
     assert not any(layers.mask.any() for layers in bare)
 
 
+def test_a_reflection_only_brightens_and_lies_on_floor_wall_and_pipe() -> None:
+    reached: set[int] = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        place = room.trace(room.draw_view(rng, SIZE), SIZE)
+        placed = litter.empty(place, np.full((*SIZE, 3), 0.3, np.float32))
+        litter.put(rng, placed, "reflection")
+        assert placed.glare.min() >= 0.0
+        bright = placed.glare.max(axis=2) > 0.05
+        reached |= set(np.unique(place.part[bright]))
+        ratios = placed.glare[bright].max(axis=1) / placed.glare[bright].min(axis=1)
+        assert ratios.size == 0 or np.ptp(ratios) < 1e-3  # one colour, no sheen
+        assert not (placed.shade.any() or placed.dull.any() or placed.over.any())
+        assert np.all(placed.gain == 1.0)
+        assert np.median(placed.color) > 0.29
+    assert reached == {room.FLOOR, room.WALL, room.PIPE}
+
+
+def test_a_picture_without_a_reflection_does_not_know_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [leak.compose(seed, SIZE) for seed in range(20)]
+    monkeypatch.setattr(litter, "REFLECTION", 0.0)
+    for seed, layers in enumerate(shown):
+        bare = leak.compose(seed, SIZE)
+        tags = layers.parameters["confusers"]
+        assert isinstance(tags, list)
+        assert bare.parameters["confusers"] == [tag for tag in tags if tag != "reflection"]
+        assert np.array_equal(bare.radiance, layers.radiance) is ("reflection" not in tags)
+        assert np.array_equal(bare.mask, layers.mask)
+
+
+def test_a_liquid_mirrors_what_the_dry_floor_below_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    glare = np.full((*SIZE, 3), 0.4, np.float32)
+    monkeypatch.setattr(litter, "draw_tags", lambda rng: ["reflection"])
+    for seed in leaking(4):
+        monkeypatch.setattr(litter, "put", lambda rng, at, tag: None)
+        plain = leak.compose(seed, SIZE)
+        monkeypatch.setattr(litter, "put", lambda rng, at, tag: np.copyto(at.glare, glare))
+        wet = plain.cover > 0.9
+        assert np.median((leak.compose(seed, SIZE).radiance - plain.radiance)[wet]) > 0.2
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Two photographs of other sizes and modes, one in a sub-folder."""
