@@ -14,7 +14,7 @@ from typing import Any
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, TrainingError
-from leakdet_tf.core.files import sha256_file, write_json
+from leakdet_tf.core.files import lives, sha256_file, write_json
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.jobs.backend import AUTO, under
 from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
@@ -177,24 +177,12 @@ def _may_be_at_work(holder: Mapping[str, Any], known: bool | None) -> bool:
     if holder.get("host") != platform.node():
         return not holder.get("job") or holder["job"] != os.environ.get("SLURM_JOB_ID")
     pid = holder.get("pid")
-    return known is None and (not isinstance(pid, int) or _lives(pid))
+    return known is None and (not isinstance(pid, int) or (pid != os.getpid() and lives(pid)))
 
 
 def _killed(holder: Mapping[str, Any]) -> int:
     pid = holder.get("pid")
     return pid if isinstance(pid, int) and holder.get("host") == platform.node() else 0
-
-
-def _lives(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _is_still(path: Path, handle: int) -> bool:

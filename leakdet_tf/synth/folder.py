@@ -13,7 +13,7 @@ from typing import Any
 
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import host, own_mark, sync_folder, write_json
+from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json
 from leakdet_tf.synth.coco import coco_text
 from leakdet_tf.synth.crew import work
 from leakdet_tf.synth.photos import shared
@@ -74,7 +74,8 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
             return
         target = root.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
+        for left in left_by_the_dead(target.parent, _prefix(target)):
+            shutil.rmtree(left, ignore_errors=True)
         temporary = target.with_name(f"{_prefix(target)}{own_mark()}")
         try:
             temporary.mkdir()
@@ -216,31 +217,6 @@ def _require_same(root: Path, request: Request) -> None:
 def _prefix(target: Path) -> str:
     """How the names of the temporary folders of ``target`` begin; machine and process id follow."""
     return f".{target.name}.rendering-"
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what processes of this machine left that no longer run, one that bears our own id from before us too.
-
-    Of another machine that shares the disk nobody can tell whether its processes run.
-    """
-    ours = f"{_prefix(target)}{host()}-"
-    for path in target.parent.iterdir():
-        owner = path.name.removeprefix(ours)
-        if owner != path.name and owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process of that id runs. Windows cannot be asked this way (signal 0 is Ctrl-C): taken as running."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sync_tree(folder: Path) -> None:
