@@ -23,6 +23,7 @@ from leakdet_tf.edge import machine
 from leakdet_tf.jobs import resume as room
 from leakdet_tf.jobs.fit import Fitted, fit
 from leakdet_tf.jobs.resume import FINISHED, LOCK, drop_dead_lock, find_run, is_finished, locked, same_experiment
+from leakdet_tf.training.faults import Explosion
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 
@@ -135,6 +136,29 @@ def test_its_folder_goes_on_and_is_tidy(
     assert not list(folder.rglob(".*"))
     assert not (folder / LOCK).exists()
     assert (folder / "export" / "tflite_float32" / "model.tflite").is_file()
+
+
+def test_ended_in_its_first_epoch_it_goes_on_after_the_step(
+    small: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Explosion.on_train_batch_end
+
+    def ending(explosion: Explosion, batch: int, logs: Any = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(explosion, batch, logs)
+
+    mine, lines = [*small, f"runs={tmp_path}"], list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(Explosion, "on_train_batch_end", ending)
+        done = fit(EXPERIMENT, mine, echo=lines.append)
+    assert done.terminated
+    assert "terminated after 0 epochs and 1 step; nothing is lost. Go on with:" in lines
+    assert not (done.folder / "history.csv").exists()
+    again = fit(EXPERIMENT, mine, echo=lines.append, resume=str(done.folder))
+    assert "resumed from checkpoint epoch-0000-step-000001: 0 epochs and 1 step done" in lines
+    contracts = [Contract.load(one / "contract.json").weights_sha256 for one in (again.folder, whole)]
+    assert contracts[0] == contracts[1]
+    assert (again.folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
 
 
 def test_a_finished_run_is_left_alone(
