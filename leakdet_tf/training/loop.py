@@ -298,7 +298,7 @@ def train(
                     explosion.begin()
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 counts = [*trained.metrics[0].variables, *(metric.variables if metric else [])]
-                saver.begin(counts)
+                saver.begin(counts, start if within else None)
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
                 callbacks = [explosion, watch, *measures, *lasting]

@@ -14,7 +14,7 @@ import pytest
 
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.training.callbacks import Watch
-from leakdet_tf.training.checkpoint import found, newest
+from leakdet_tf.training.checkpoint import found, newest, write
 from leakdet_tf.training.faults import IN_A_ROW, Explosion
 from leakdet_tf.training.loop import Outcome
 
@@ -142,6 +142,29 @@ def test_it_may_end_in_every_step(
         assert made[-1] == (start.state.epoch, start.state.step)
     assert made == [(0, 1), (0, 2), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
     same_end(job, outcome, wanted)
+
+
+@pytest.mark.parametrize(
+    ("again", "keys"), [("on_epoch_begin", {}), ("on_test_batch_end", {}), ("on_test_batch_end", {"checkpoint_steps": 1})]
+)
+def test_one_that_is_there_is_not_written_again(
+    again: str, keys: dict[str, int], job: Job, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the old one's end and the new one's name would lose both; and a SLURM job takes it for progress."""
+    written: list[tuple[int, int]] = []
+
+    def count(folder: Path, snapshot: Any, **named: Any) -> Path:
+        written.append((snapshot.state.epoch, snapshot.state.step))
+        return write(folder, snapshot, **named)
+
+    monkeypatch.setattr("leakdet_tf.training.saver.write", count)
+    for hook in ("on_test_batch_end", again):
+        with monkeypatch.context() as patch:
+            at(patch, hook, 1, stop(), Watch)
+            start = newest(job.folder / "checkpoints", log=pytest.fail)
+            outcome = make_job(job.folder).run(start=start, epochs=1, **keys)
+        assert (outcome.reason, outcome.epochs, outcome.steps) == ("terminated", 0, STEPS)
+    assert written == [(0, step) for step in range(1 if keys else STEPS, STEPS + 1)]
 
 
 def test_ctrl_c_keeps_its_steps_too(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
