@@ -290,6 +290,7 @@ def train(
                 if within and start is not None:
                     start.restore(model, trained.optimizer)
                     watch.steps = start.state.step
+                    lines.begin(start.state.step)
                     explosion.begin(
                         start.state.first_loss, start.state.above, steps=start.state.step, loss=start.state.mean_loss
                     )
