@@ -212,8 +212,8 @@ def train(
     """Fit ``model`` in place, stage by stage.
 
     Best and last models and a checkpoint are in ``folder`` after every epoch, or as often as ``settings`` says, and
-    whenever training ends other than by a kill, the checkpoint then of the last step; the history is there after every
-    epoch.
+    whenever training ends other than by a kill; where a signal ends it, the checkpoint is of its last step. The history
+    is there after every epoch.
 
     From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit,
     of a large model where TensorFlow computes a step's operations one after the other

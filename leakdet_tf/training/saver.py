@@ -56,7 +56,7 @@ class Saver(keras.callbacks.Callback):
         self._there = (0, 0)  # epochs and steps of the newest checkpoint within an epoch
 
     def begin(self, counts: Sequence[Any], start: Checkpoint | None = None) -> None:
-        """A stage begins, in whose epochs Keras adds up ``counts``, variables of its metrics; or goes on at ``start``."""
+        """A stage begins, or goes on at ``start``; in its epochs Keras adds up ``counts``, variables of its metrics."""
         self._counts, self._sums = counts, None
         if start is not None:
             self._there = (start.state.epoch, start.state.step)
@@ -88,8 +88,8 @@ class Saver(keras.callbacks.Callback):
         self.flush()
 
     def save(self, step: int) -> None:
-        """Write where training stands after ``step`` steps of its epoch, unless it is there; of 0, only what is in memory
-        alone."""
+        """Write where training stands after ``step`` steps of its epoch, if it is not there; of 0, only what is in
+        memory alone."""
         moment = (self._keeper.epochs, step)
         if not step or moment == self._there:
             self.flush()

@@ -145,12 +145,13 @@ def test_it_may_end_in_every_step(
 
 
 @pytest.mark.parametrize(
-    ("again", "keys"), [("on_epoch_begin", {}), ("on_test_batch_end", {}), ("on_test_batch_end", {"checkpoint_steps": 1})]
+    ("again", "keys"),
+    [("on_epoch_begin", {}), ("on_test_batch_end", {}), ("on_test_batch_end", {"checkpoint_steps": 1})],
 )
 def test_one_that_is_there_is_not_written_again(
     again: str, keys: dict[str, int], job: Job, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill between the old one's end and the new one's name would lose both; and a SLURM job takes it for progress."""
+    """A kill between the old one's end and the new one's name would lose both, and a SLURM job took it for progress."""
     written: list[tuple[int, int]] = []
 
     def count(folder: Path, snapshot: Any, **named: Any) -> Path:
@@ -197,6 +198,31 @@ def test_a_kill_costs_no_more_than_the_steps_since_the_last_checkpoint(
     assert [row["epoch"] for row in start.state.rows] == [1, 2]
     again = make_job(job.folder, make_layered(99))
     same_end(again, again.run(start=start, **LONG), wanted)
+
+
+@pytest.mark.parametrize("turn", [STEPS + 1, 2 * STEPS])
+def test_patience_may_end_in_an_epoch_that_goes_on(
+    turn: int,
+    make_job: Callable[..., Job],
+    make_layered: Callable[[int], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a step size of nearly nothing the second epoch ends the first stage; one change spans epochs."""
+    stages = [{"epochs": 3, "train": ["head"]}, {"epochs": 1, "train": ["all"]}]
+    keys: dict[str, Any] = {"stage": stages, "patience": 1, "learning_rate": 1e-12, "accumulate": 2, "keep": 1}
+    unbroken = make_job(tmp_path / "whole", make_layered(0))
+    wanted = (unbroken, unbroken.run(**keys))
+    assert (wanted[1].reason, wanted[1].epochs, wanted[1].best_epoch) == ("early", 3, 1)
+    job = make_job(tmp_path / "run", make_layered(0))
+    with monkeypatch.context() as patch:
+        at(patch, "on_train_batch_end", turn, stop(), Watch)
+        job.run(checkpoint_every=9, **keys)
+    start = newest(job.folder / "checkpoints", log=pytest.fail)
+    assert start is not None
+    assert (start.state.epoch, start.state.step) == (1, turn - STEPS)
+    again = make_job(job.folder, make_layered(99))
+    same_end(again, again.run(start=start, **keys), wanted)
 
 
 def test_a_damaged_one_means_the_one_before(
