@@ -13,6 +13,7 @@ import keras
 import pytest
 
 from leakdet_tf.core.errors import TrainingError
+from leakdet_tf.training.best import lost_best
 from leakdet_tf.training.callbacks import Watch
 from leakdet_tf.training.checkpoint import found, newest, write
 from leakdet_tf.training.faults import IN_A_ROW, Explosion
@@ -244,6 +245,30 @@ def test_a_damaged_one_means_the_one_before(
     assert said == ["checkpoint epoch-0001-step-000002: optimizer.npz not as SHA256SUMS says; passed over"]
     again = make_job(job.folder, make_layered(99))
     same_end(again, again.run(start=start, **STAGED), whole)
+
+
+def test_one_whose_best_model_is_lost_means_the_one_before(
+    job: Job, make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its epoch's checkpoint is damaged, and a kill in the next epoch's end left that epoch's ``best.keras``."""
+    unbroken = make_job(tmp_path / "whole")
+    wanted = (unbroken, unbroken.run(epochs=3))
+    at(monkeypatch, "on_train_batch_end", 2 * STEPS + 1, stop())
+    assert job.run(epochs=3).best_epoch == 2
+    place = job.folder / "checkpoints"
+    (place / "epoch-0002" / "weights.npz").write_bytes(b"")
+    at_step = newest(place, log=pytest.fail)
+    assert at_step is not None
+    assert not lost_best(at_step, place / "best.keras")
+    job.model.save(place / "best.keras")
+    said: list[str] = []
+    start = newest(place, log=said.append, lacks=lambda one: lost_best(one, place / "best.keras"))
+    assert start is not None
+    assert start.folder.name == "epoch-0001"
+    lost = "the model of epoch 2, the best, is lost: in its checkpoint and in best.keras"
+    assert said[0] == f"checkpoint epoch-0002-step-000001: {lost}; passed over"
+    again = make_job(job.folder)
+    same_end(again, again.run(start=start, epochs=3), wanted)
 
 
 def test_sums_of_another_task_are_one_line(job: Job, make_job: Callable[..., Job]) -> None:
