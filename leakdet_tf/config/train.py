@@ -109,7 +109,8 @@ class Train(Table):
     checkpoint_steps: Count = Field(
         default=0,
         description="Steps from one checkpoint within an epoch to the next, for epochs of hours: a kill -9 or a power "
-        "cut then costs no more than these. 0: within an epoch there is one only where Ctrl-C or SIGTERM ended it.",
+        "cut then costs no more than these, and before an epoch's first one what `checkpoint_every` and "
+        "`checkpoint_seconds` kept in memory. 0: within an epoch there is one only where Ctrl-C or SIGTERM ended it.",
     )
     keep: Positive = Field(
         default=3,

@@ -123,6 +123,7 @@ def _fit(
     settings = experiment.train
     if not backend.start(settings.backend, deterministic=settings.deterministic, xla=settings.xla):
         told.append("TensorFlow was at work otherwise before: the weights' last bits may differ from run to run")
+    from leakdet_tf.training.best import lost_best
     from leakdet_tf.training.checkpoint import clean, newest
 
     model, contract = new_model(experiment)
@@ -132,7 +133,8 @@ def _fit(
     if folder is not None:
         clean(folder / "checkpoints")
         tidy(folder / "export")
-        checkpoint = newest(folder / "checkpoints", log=told.append)
+        best = folder / "checkpoints" / "best.keras"
+        checkpoint = newest(best.parent, log=told.append, lacks=lambda one: lost_best(one, best))
         quarantine = quarantine or (folder / QUARANTINE).is_file()
     warm = bool(experiment.model.weights) and checkpoint is None
     start = warm_start(model, experiment.model.weights, log=told.append) if warm else None

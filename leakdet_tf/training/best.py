@@ -30,8 +30,7 @@ def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str],
     state = start.state
     if not state.best_epoch or _digest(path) == state.best_sha256:
         return
-    at_it = (state.best_epoch, 0) == (state.epoch, state.step)
-    best = start if at_it else of_epoch(start.folder.parent, state.best_epoch)
+    best = _of_best(start)
     if best is not None:
         best.restore(model)
     if best is None or weights_sha256(model) != state.best_sha256:
@@ -41,6 +40,19 @@ def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str],
         )
     save_model(model, path)
     log(f"{path.name} was not that of epoch {state.best_epoch}: written again from checkpoint {best.folder.name}")
+
+
+def lost_best(start: Checkpoint, path: Path) -> str:
+    """Of a checkpoint whose best model is neither in ``path`` nor in its epoch's checkpoint, to say so; or nothing."""
+    state = start.state
+    if not state.best_epoch or _of_best(start) is not None or _digest(path) == state.best_sha256:
+        return ""
+    return f"the model of epoch {state.best_epoch}, the best, is lost: in its checkpoint and in {path.name}"
+
+
+def _of_best(start: Checkpoint) -> Checkpoint | None:
+    at_it = (start.state.best_epoch, 0) == (start.state.epoch, start.state.step)
+    return start if at_it else of_epoch(start.folder.parent, start.state.best_epoch)
 
 
 def _digest(path: Path) -> str:

@@ -287,16 +287,21 @@ class Lines(keras.callbacks.Callback):
         self._epochs, self._pictures, self._batch_size, self._log = epochs, pictures, batch_size, log
         self._bar: Bar | None = None
         self._rate = 0.0
-        self._start, self._first = monotonic(), -1
+        self._start, self._first, self._before = monotonic(), -1.0, 0
+
+    def begin(self, steps: int) -> None:
+        """Training goes on after so many steps of an epoch."""
+        self._before = min(self._pictures, steps * self._batch_size)
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start the clock; a stage has its own, for its steps may take more or less time."""
-        self._start, self._first = monotonic(), -1
+        self._start, self._first = monotonic(), -1.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Open the epoch's bar."""
-        self._first = epoch if self._first < 0 else self._first
-        self._bar = Bar(f"epoch {epoch + 1}/{self._epochs}", self._pictures, final_line=False)
+        self._first = epoch + self._before / self._pictures if self._first < 0 else self._first
+        self._bar = Bar(f"epoch {epoch + 1}/{self._epochs}", self._pictures, final_line=False, done=self._before)
+        self._before = 0
         self._bar.__enter__()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -310,13 +315,18 @@ class Lines(keras.callbacks.Callback):
         self.close()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Say the epoch's figures."""
+        """Say the epoch's figures; those of time only if it made a step."""
         logs = logs or {}
-        left = (monotonic() - self._start) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
+        pace, made = "", epoch + 1 - self._first
+        if made > 0:
+            left = (monotonic() - self._start) / made * (self._epochs - epoch - 1)
+            pace = (
+                f"  {self._rate:.1f} pictures/s  waiting for data {100 * logs['waiting']:.0f} %  "
+                f"at most {left:.0f} s left"
+            )
         self._log(
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"val {self._called} {logs[self._monitor]:.4f}  {self._rate:.1f} pictures/s  "
-            f"waiting for data {100 * logs['waiting']:.0f} %  at most {left:.0f} s left"
+            f"val {self._called} {logs[self._monitor]:.4f}{pace}"
         )
 
     def close(self) -> None:

@@ -217,10 +217,17 @@ def clean(folder: Path) -> None:
         path.unlink()
 
 
-def newest(folder: Path, *, log: Callable[[str], None]) -> Checkpoint | None:
-    """Read the newest checkpoint whose digests are right; None when there are none at all.
+def newest(
+    folder: Path, *, log: Callable[[str], None], lacks: Callable[[Checkpoint], str] = lambda _: ""
+) -> Checkpoint | None:
+    """Read the newest checkpoint whose digests are right and that lacks nothing; None when there are none at all.
 
     Every byte is hashed before any parser sees it. Those that are passed over are named through ``log``.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        log: takes a line for each.
+        lacks: says what else a checkpoint needs and is not there, or nothing.
 
     Raises:
         TrainingError: there are some, but all are damaged, or one is of another version of the format.
@@ -229,7 +236,10 @@ def newest(folder: Path, *, log: Callable[[str], None]) -> Checkpoint | None:
     for place in found(folder):
         fault = _fault(place)
         if not fault:
-            return _read(place)
+            one = _read(place)
+            fault = lacks(one)
+            if not fault:
+                return one
         faults.append(f"{place.name}: {fault}")
         log(f"checkpoint {faults[-1]}; passed over")
     if faults:

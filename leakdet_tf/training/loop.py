@@ -212,8 +212,8 @@ def train(
     """Fit ``model`` in place, stage by stage.
 
     Best and last models and a checkpoint are in ``folder`` after every epoch, or as often as ``settings`` says, and
-    whenever training ends other than by a kill, the checkpoint then of the last step; the history is there after every
-    epoch.
+    whenever training ends other than by a kill; where a signal ends it, the checkpoint is of its last step. The history
+    is there after every epoch.
 
     From ``start`` it goes on as if it had not been stopped: on one machine's CPU the weights are the same bit for bit,
     of a large model where TensorFlow computes a step's operations one after the other
@@ -290,6 +290,7 @@ def train(
                 if within and start is not None:
                     start.restore(model, trained.optimizer)
                     watch.steps = start.state.step
+                    lines.begin(start.state.step)
                     explosion.begin(
                         start.state.first_loss, start.state.above, steps=start.state.step, loss=start.state.mean_loss
                     )
@@ -298,7 +299,7 @@ def train(
                     explosion.begin()
                 first, end = keeper.epochs, keeper.begun + stage.epochs
                 counts = [*trained.metrics[0].variables, *(metric.variables if metric else [])]
-                saver.begin(counts)
+                saver.begin(counts, start if within else None)
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
                 callbacks = [explosion, watch, *measures, *lasting]

@@ -17,7 +17,7 @@ _PLAIN_EVERY_S = 10.0
 
 
 class Bar(AbstractContextManager["Bar"]):
-    """One task of ``total`` units.
+    """One task of ``total`` units, of which ``done`` were finished before.
 
     Off a terminal it prints a line every ten seconds, and one at the end unless ``final_line`` is off.
     """
@@ -29,12 +29,14 @@ class Bar(AbstractContextManager["Bar"]):
         *,
         unit: str = "pictures",
         final_line: bool = True,
+        done: int = 0,
         console: Console | None = None,
     ) -> None:
         self._final_line = final_line
         self._console = console or Console(file=sys.stderr)
         self._label, self._total, self._unit = label, total, unit
-        self._done, self._note = 0, ""
+        self._before = self._done = done
+        self._note = ""
         self._start = self._said = monotonic()
         self._rich: Progress | None = None
         if self._console.is_terminal:
@@ -47,12 +49,12 @@ class Bar(AbstractContextManager["Bar"]):
                 console=self._console,
                 transient=False,
             )
-            self._task = self._rich.add_task(label, total=total, note="")
+            self._task = self._rich.add_task(label, total=total, completed=done, note="")
 
     @property
     def rate(self) -> float:
         """Units per second since the start."""
-        return self._done / max(monotonic() - self._start, 1e-9)
+        return (self._done - self._before) / max(monotonic() - self._start, 1e-9)
 
     def __enter__(self) -> Bar:
         self._start = self._said = monotonic()

@@ -53,10 +53,13 @@ class Saver(keras.callbacks.Callback):
         self._newest: Snapshot | None = None
         self._counts: Sequence[Any] = ()
         self._sums: list[Any] | None = None
+        self._there = (0, 0)  # epochs and steps of the newest checkpoint within an epoch
 
-    def begin(self, counts: Sequence[Any]) -> None:
-        """A stage begins, in whose epochs Keras adds up ``counts``, variables of its metrics."""
+    def begin(self, counts: Sequence[Any], start: Checkpoint | None = None) -> None:
+        """A stage begins, or goes on at ``start``; in its epochs Keras adds up ``counts``, variables of its metrics."""
         self._counts, self._sums = counts, None
+        if start is not None:
+            self._there = (start.state.epoch, start.state.step)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keras begins to add up anew."""
@@ -85,8 +88,10 @@ class Saver(keras.callbacks.Callback):
         self.flush()
 
     def save(self, step: int) -> None:
-        """Write where training stands after ``step`` steps of its epoch; of 0, only what is in memory alone."""
-        if not step:
+        """Write where training stands after ``step`` steps of its epoch, if it is not there; of 0, only what is in
+        memory alone."""
+        moment = (self._keeper.epochs, step)
+        if not step or moment == self._there:
             self.flush()
             return
         here = self._snapshot(self._state(step, self._added() if self._sums is None else self._sums))
@@ -95,6 +100,7 @@ class Saver(keras.callbacks.Callback):
             here.restore(self._served, self.model.optimizer)
         with writing(self._folder):
             write(self._folder, here, keep=self._pace.keep)
+        self._there = moment
 
     def flush(self) -> None:
         """Write what is in memory alone; the model then stands where its last whole epoch ended."""

@@ -153,7 +153,7 @@ def test_a_best_model_that_is_lost_for_good_is_told_before_anything_is_trained(
     damaged(copy / "checkpoints" / "best.keras", bit)
     damaged(copy / "checkpoints" / "epoch-0001" / "weights.npz", bit)
     lines: list[str] = []
-    with pytest.raises(TrainingError, match=r"best\.keras: is not the model of epoch 1") as caught:
+    with pytest.raises(TrainingError, match=r"epoch-0002: the model of epoch 1, the best, is lost") as caught:
         fitted(small, lines, resume=copy)
     assert str(caught.value).isprintable()
     assert not [line for line in lines if line.startswith("epoch ")]

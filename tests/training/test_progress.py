@@ -8,7 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from leakdet_tf.training import progress
+from leakdet_tf.training import callbacks, progress
+from leakdet_tf.training.callbacks import Lines
 from leakdet_tf.training.progress import Bar, track
 
 
@@ -116,3 +117,29 @@ def test_track_can_be_left_half_way(capfd: pytest.CaptureFixture[str]) -> None:
     assert next(work) == 0
     work.close()  # type: ignore[attr-defined]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "time"),
+    [
+        (0, "  10.0 pictures/s  waiting for data 0 %  at most 20 s left"),
+        (8, "  2.0 pictures/s  waiting for data 0 %  at most 100 s left"),
+        (10, ""),
+    ],
+)
+def test_an_epoch_that_goes_on_tells_the_time_of_its_own_steps(
+    before: int, time: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that of the steps that were made before the break."""
+    monkeypatch.setattr(callbacks, "monotonic", lambda: clock.now)
+    said: list[str] = []
+    lines = Lines(3, 100, 10, said.append, monitor="val_map", called="mAP")
+    lines.begin(before)
+    lines.on_train_begin()
+    lines.on_epoch_begin(0)
+    clock.now += 10
+    for step in range(before, 10):
+        lines.on_train_batch_end(step, {"loss": 1.0})
+    lines.on_test_begin()
+    lines.on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0, "val_map": 0.5, "waiting": 0.0})
+    assert said == [f"epoch 1/3  loss 1.0000  val_loss 2.0000  val mAP 0.5000{time}"]

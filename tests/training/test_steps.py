@@ -13,8 +13,9 @@ import keras
 import pytest
 
 from leakdet_tf.core.errors import TrainingError
+from leakdet_tf.training.best import lost_best
 from leakdet_tf.training.callbacks import Watch
-from leakdet_tf.training.checkpoint import found, newest
+from leakdet_tf.training.checkpoint import found, newest, write
 from leakdet_tf.training.faults import IN_A_ROW, Explosion
 from leakdet_tf.training.loop import Outcome
 
@@ -144,6 +145,30 @@ def test_it_may_end_in_every_step(
     same_end(job, outcome, wanted)
 
 
+@pytest.mark.parametrize(
+    ("again", "keys"),
+    [("on_epoch_begin", {}), ("on_test_batch_end", {}), ("on_test_batch_end", {"checkpoint_steps": 1})],
+)
+def test_one_that_is_there_is_not_written_again(
+    again: str, keys: dict[str, int], job: Job, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the old one's end and the new one's name would lose both, and a SLURM job took it for progress."""
+    written: list[tuple[int, int]] = []
+
+    def count(folder: Path, snapshot: Any, **named: Any) -> Path:
+        written.append((snapshot.state.epoch, snapshot.state.step))
+        return write(folder, snapshot, **named)
+
+    monkeypatch.setattr("leakdet_tf.training.saver.write", count)
+    for hook in ("on_test_batch_end", again):
+        with monkeypatch.context() as patch:
+            at(patch, hook, 1, stop(), Watch)
+            start = newest(job.folder / "checkpoints", log=pytest.fail)
+            outcome = make_job(job.folder).run(start=start, epochs=1, **keys)
+        assert (outcome.reason, outcome.epochs, outcome.steps) == ("terminated", 0, STEPS)
+    assert written == [(0, step) for step in range(1 if keys else STEPS, STEPS + 1)]
+
+
 def test_ctrl_c_keeps_its_steps_too(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, "on_train_batch_end", STEPS + 1, stop(signal.SIGINT))
     outcome = job.run(epochs=3)
@@ -176,6 +201,31 @@ def test_a_kill_costs_no_more_than_the_steps_since_the_last_checkpoint(
     same_end(again, again.run(start=start, **LONG), wanted)
 
 
+@pytest.mark.parametrize("turn", [STEPS + 1, 2 * STEPS])
+def test_patience_may_end_in_an_epoch_that_goes_on(
+    turn: int,
+    make_job: Callable[..., Job],
+    make_layered: Callable[[int], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a step size of nearly nothing the second epoch ends the first stage; one change spans epochs."""
+    stages = [{"epochs": 3, "train": ["head"]}, {"epochs": 1, "train": ["all"]}]
+    keys: dict[str, Any] = {"stage": stages, "patience": 1, "learning_rate": 1e-12, "accumulate": 2, "keep": 1}
+    unbroken = make_job(tmp_path / "whole", make_layered(0))
+    wanted = (unbroken, unbroken.run(**keys))
+    assert (wanted[1].reason, wanted[1].epochs, wanted[1].best_epoch) == ("early", 3, 1)
+    job = make_job(tmp_path / "run", make_layered(0))
+    with monkeypatch.context() as patch:
+        at(patch, "on_train_batch_end", turn, stop(), Watch)
+        job.run(checkpoint_every=9, **keys)
+    start = newest(job.folder / "checkpoints", log=pytest.fail)
+    assert start is not None
+    assert (start.state.epoch, start.state.step) == (1, turn - STEPS)
+    again = make_job(job.folder, make_layered(99))
+    same_end(again, again.run(start=start, **keys), wanted)
+
+
 def test_a_damaged_one_means_the_one_before(
     whole: tuple[Job, Outcome],
     make_job: Callable[..., Job],
@@ -195,6 +245,30 @@ def test_a_damaged_one_means_the_one_before(
     assert said == ["checkpoint epoch-0001-step-000002: optimizer.npz not as SHA256SUMS says; passed over"]
     again = make_job(job.folder, make_layered(99))
     same_end(again, again.run(start=start, **STAGED), whole)
+
+
+def test_one_whose_best_model_is_lost_means_the_one_before(
+    job: Job, make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its epoch's checkpoint is damaged, and a kill in the next epoch's end left that epoch's ``best.keras``."""
+    unbroken = make_job(tmp_path / "whole")
+    wanted = (unbroken, unbroken.run(epochs=3))
+    at(monkeypatch, "on_train_batch_end", 2 * STEPS + 1, stop())
+    assert job.run(epochs=3).best_epoch == 2
+    place = job.folder / "checkpoints"
+    (place / "epoch-0002" / "weights.npz").write_bytes(b"")
+    at_step = newest(place, log=pytest.fail)
+    assert at_step is not None
+    assert not lost_best(at_step, place / "best.keras")
+    job.model.save(place / "best.keras")
+    said: list[str] = []
+    start = newest(place, log=said.append, lacks=lambda one: lost_best(one, place / "best.keras"))
+    assert start is not None
+    assert start.folder.name == "epoch-0001"
+    lost = "the model of epoch 2, the best, is lost: in its checkpoint and in best.keras"
+    assert said[0] == f"checkpoint epoch-0002-step-000001: {lost}; passed over"
+    again = make_job(job.folder)
+    same_end(again, again.run(start=start, epochs=3), wanted)
 
 
 def test_sums_of_another_task_are_one_line(job: Job, make_job: Callable[..., Job]) -> None:
