@@ -321,7 +321,7 @@ def test_the_command_takes_only_what_the_trusted_key_signed(device: Any, bundle:
     refused("not signed (certificate.json")
     trust.sign(bundle, other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     refused("not signed by the trusted key")
-    trust.sign(bundle, maker.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    trust.sign(bundle, maker.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), replace=True)
     done = CliRunner().invoke(command, call)
     assert done.exit_code == 0, done.output
     assert "built: " in done.output
