@@ -102,7 +102,7 @@ def fit(
         except SystemExit:
             echo("terminated at once; a run that has its folder can be resumed")
             raise
-        if done.terminated:
+        if done.terminated or done.interrupted:
             how = f"{program()} fit {shlex.join([path, *(part for one in overrides for part in ('--set', one))])}"
             echo(f"  {how} --resume {shlex.quote(str(done.folder))}")
         return done

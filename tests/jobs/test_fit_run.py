@@ -275,6 +275,7 @@ def test_ctrl_c_leaves_a_usable_run(overrides: list[str], run: Path, tmp_path: P
     assert process.returncode == 130
     assert "leakdet-tf evaluate" in out
     (folder,) = (tmp_path / "gas_unet").iterdir()
+    assert out.rstrip().endswith(f"--resume {folder}")
     opened = open_model(folder)
     assert opened.note == ""
     assert (folder / "curves.png").is_file()
