@@ -30,6 +30,8 @@ FORMAT = 1
 KEPT = 3
 """How many of the newest checkpoints stay when nothing else is said."""
 SUMS = "SHA256SUMS"
+AS_BEGUN = "resume with the version of the code that the run began with, or train anew"
+"""What to do about a checkpoint that does not fit the model or the task."""
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.npz", "optimizer.npz"
 _FILES = (_STATE, _WEIGHTS, _OPTIMIZER)
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
@@ -97,7 +99,7 @@ class Snapshot:
             if [_kind(v) for v in variables] != [str(n) for n in self.names[file]]:
                 raise TrainingError(
                     f"{self.place}/{file}: is of another model or optimizer than the experiment's",
-                    remedy="resume with the version of the code that the run began with, or train anew",
+                    remedy=AS_BEGUN,
                 )
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)

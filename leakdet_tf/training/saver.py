@@ -11,7 +11,7 @@ import numpy as np
 
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.training.callbacks import History, Keeper, Pace, writing
-from leakdet_tf.training.checkpoint import Checkpoint, Snapshot, State, copied, take, write
+from leakdet_tf.training.checkpoint import AS_BEGUN, Checkpoint, Snapshot, State, copied, take, write
 from leakdet_tf.training.faults import Explosion
 
 Logs = dict[str, float] | None
@@ -170,7 +170,7 @@ class Within(keras.callbacks.CallbackList):
         if [value.shape for value in sums] != [tuple(variable.shape) for variable in self._counts]:
             raise TrainingError(
                 f"{self._start.place}: is of another task or number of classes than the experiment's",
-                remedy="resume with the version of the code that the run began with, or train anew",
+                remedy=AS_BEGUN,
             )
         for variable, value in zip(self._counts, sums, strict=True):
             variable.assign(value)
@@ -192,7 +192,14 @@ class Within(keras.callbacks.CallbackList):
 
 
 def finish_epoch(
-    trained: Any, stream: Any, validation: Any, *, steps: int, start: Checkpoint, callbacks: Sequence[Any], counts: Any
+    trained: Any,
+    stream: Any,
+    validation: Any,
+    *,
+    steps: int,
+    start: Checkpoint,
+    callbacks: Sequence[Any],
+    counts: Sequence[Any],
 ) -> None:
     """Make what is left of an epoch's ``steps`` after a checkpoint within it, and what comes at an epoch's end.
 
