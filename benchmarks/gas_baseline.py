@@ -37,7 +37,7 @@ from leakdet_tf.core.records import Sample
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_items, read, truth_tables
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.synth.rendered import CLASSES
+from leakdet_tf.synth.scenery.rendered import CLASSES
 
 SCALES = (1.0, 3.0, 8.0)
 """Standard deviations of the blurs in pixels."""

@@ -14,7 +14,7 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.data.items import FOLDERS, Item, pair_up
 from leakdet_tf.data.readers import divided, mixed, pooled, taken, turned_parts
-from leakdet_tf.synth.photos import shared
+from leakdet_tf.synth.scenery.photos import shared
 
 KINDS = (
     "folder",

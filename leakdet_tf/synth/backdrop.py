@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakdet_tf.synth.noise import Field, fractal
+from leakdet_tf.synth.scenery.noise import Field, fractal
 
 KINDS = ("yard", "wall", "ground")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.synth.daylight import Daylight
-from leakdet_tf.synth.noise import Field
+from leakdet_tf.synth.scenery.noise import Field
 
 Shade = float | Callable[[Field, Field], Field]
 """A radiance, or a function of a shape's own coordinates (u across, v down, both -1..1) that gives one."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import resize
-from leakdet_tf.synth.camera import linear
-from leakdet_tf.synth.materials import Skin
-from leakdet_tf.synth.photos import Known, Picked, decoded, draw_picture, pictures_below
 from leakdet_tf.synth.room import FLOOR, PARTS, WALL, Room
-from leakdet_tf.synth.texture import Image32, turned
+from leakdet_tf.synth.scenery.camera import linear
+from leakdet_tf.synth.scenery.materials import Skin
+from leakdet_tf.synth.scenery.photos import Known, Picked, decoded, draw_picture, pictures_below
+from leakdet_tf.synth.scenery.texture import Image32, turned
 
 OPTION = "textures"
 CLAD = {PARTS[FLOOR]: FLOOR, PARTS[WALL]: WALL}

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.synth import scars
-from leakdet_tf.synth.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.fissure import Line, coverage, draw_habit, draw_lines, truth
-from leakdet_tf.synth.materials import SLABS, Spot, draw_material
-from leakdet_tf.synth.photos import Piece, draw_piece
-from leakdet_tf.synth.regions import boxes_of
-from leakdet_tf.synth.rendered import Parameter, Rendered
-from leakdet_tf.synth.streams import Streams, check_frame, check_share, streams_of
-from leakdet_tf.synth.texture import Image32, draw_noise, smooth, turned, turned_way
+from leakdet_tf.synth.scenery.camera import Camera, draw_camera, expose, gain_for, linear
+from leakdet_tf.synth.scenery.materials import SLABS, Spot, draw_material
+from leakdet_tf.synth.scenery.photos import Piece, draw_piece
+from leakdet_tf.synth.scenery.regions import boxes_of
+from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
+from leakdet_tf.synth.scenery.streams import Streams, check_frame, check_share, streams_of
+from leakdet_tf.synth.scenery.texture import Image32, draw_noise, smooth, turned, turned_way
 
 CLASSES = ("background", "crack")
 LABELS = ("cracked", "non_cracked")
@@ -81,7 +81,7 @@ def render(
         size: (height, width) in pixels.
         backgrounds: a folder of photographs to put cracks on; empty renders concrete, asphalt and paint.
         no_crack: share of the pictures without a crack, 0..1.
-        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.photos.draw_piece`.
+        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.scenery.photos.draw_piece`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.

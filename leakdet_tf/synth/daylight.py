@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.synth.backdrop import Backdrop
-from leakdet_tf.synth.noise import Field, fractal
+from leakdet_tf.synth.scenery.noise import Field, fractal
 
 _PAINTS = (
     # red, green, blue as in sRGB, and how often it is seen on plants

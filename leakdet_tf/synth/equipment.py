@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leakdet_tf.synth.canvas import Canvas, cylinder, graded
-from leakdet_tf.synth.noise import fractal
+from leakdet_tf.synth.scenery.noise import fractal
 
 
 @dataclass(frozen=True)

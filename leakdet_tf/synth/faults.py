@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.synth.modules import STRINGS, Site
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.texture import Image32
 
 LEAST_SIDE = 6.0 / 256.0
 """A fault's box is as wide and high as this share of the picture's short side, at least, unless told otherwise."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.texture import Image32
 
 _SHIFT = 6  # bits of a pixel's fraction in OpenCV's polygons
 _FINE = 4  # samples of a pixel to a side, where coverage is counted

@@ -16,9 +16,9 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json
 from leakdet_tf.synth.coco import coco_text
 from leakdet_tf.synth.crew import work
-from leakdet_tf.synth.photos import shared
 from leakdet_tf.synth.picture import Saved
 from leakdet_tf.synth.request import SPLITS, Request, picture_seed
+from leakdet_tf.synth.scenery.photos import shared
 
 __all__ = [
     "BOXES",
@@ -160,7 +160,7 @@ def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
 
 
 def shared_photographs(root: Path) -> str:
-    """What :func:`~leakdet_tf.synth.photos.shared` tells of a rendered folder."""
+    """What :func:`~leakdet_tf.synth.scenery.photos.shared` tells of a rendered folder."""
     pictures = read_manifest(root / MANIFEST)["pictures"]
     return shared((entry["file"].partition("/")[0], entry["parameters"]) for entry in pictures)
 
@@ -173,7 +173,7 @@ def _classes(request: Request, saved: Sequence[Saved]) -> list[str]:
         what = "classes" if len(kinds) > 1 else f"{odd[0]} on some and none"
         raise DataError(
             f"generator '{request.generator}': gives other {what} on other pictures",
-            remedy="see leakdet_tf.synth.rendered for what a generator returns",
+            remedy="see leakdet_tf.synth.scenery.rendered for what a generator returns",
         )
     return list(*kinds)
 

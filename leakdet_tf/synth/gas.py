@@ -16,10 +16,10 @@ from leakdet_tf.core.errors import DataError, did_you_mean
 from leakdet_tf.synth import confusers
 from leakdet_tf.synth.backdrop import backdrop
 from leakdet_tf.synth.light import Light, View, draw_light, draw_view, gas_radiance
-from leakdet_tf.synth.noise import Field
 from leakdet_tf.synth.plume import Placed, Plume, Simulation, draw_plume, place, typical
-from leakdet_tf.synth.rendered import GAS, MACHINE, Parameter, Rendered
 from leakdet_tf.synth.scene import Scene, Streams, build
+from leakdet_tf.synth.scenery.noise import Field
+from leakdet_tf.synth.scenery.rendered import GAS, MACHINE, Parameter, Rendered
 from leakdet_tf.synth.sensor import Sensor, Stuck, draw_sensor, draw_stuck, expose
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 2048

@@ -15,10 +15,10 @@ from leakdet_tf.core.errors import DataError, did_you_mean
 from leakdet_tf.synth import glare
 from leakdet_tf.synth.faults import LEAST_SIDE, Fault, draw_faults, spread
 from leakdet_tf.synth.modules import draw_layout, draw_site, temperature
-from leakdet_tf.synth.regions import boxes_of
-from leakdet_tf.synth.rendered import Parameter, Rendered
-from leakdet_tf.synth.streams import check_frame, check_share, streams_of
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.regions import boxes_of
+from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
+from leakdet_tf.synth.scenery.streams import check_frame, check_share, streams_of
+from leakdet_tf.synth.scenery.texture import Image32
 from leakdet_tf.synth.thermal import LOOKS, Imager, draw_imager, range_of, show
 
 CLASSES = ("background", "hotspot", "diode")

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
 from leakdet_tf.synth import cladding, litter
-from leakdet_tf.synth.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.illumination import Light, draw_light, irradiance, lamp_way, mirrored, reflected
 from leakdet_tf.synth.liquid import draw_spill
-from leakdet_tf.synth.materials import FLOORS, WALLS, Spot, draw_material
-from leakdet_tf.synth.photos import Piece, draw_piece
-from leakdet_tf.synth.regions import boxes_of, divide
-from leakdet_tf.synth.rendered import Parameter, Rendered
 from leakdet_tf.synth.room import FLOOR, PARTS, PIPE, WALL, Room, View, draw_view, trace
-from leakdet_tf.synth.streams import Streams, check_frame, check_share, streams_of
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.camera import Camera, draw_camera, expose, gain_for, linear
+from leakdet_tf.synth.scenery.materials import FLOORS, WALLS, Spot, draw_material
+from leakdet_tf.synth.scenery.photos import Piece, draw_piece
+from leakdet_tf.synth.scenery.regions import boxes_of, divide
+from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
+from leakdet_tf.synth.scenery.streams import Streams, check_frame, check_share, streams_of
+from leakdet_tf.synth.scenery.texture import Image32
 from leakdet_tf.synth.wetting import LIQUIDS, Scene, draw_liquid, wet
 
 CLASSES = ("background", "oil", "water")
@@ -118,10 +118,10 @@ def render(
         join: regions share a box where at most this share of the picture's short side lies between them, so that a
             puddle and its splashes are one thing to find; 0..:data:`MOST_JOIN`.
         least_extent: boxes whose extent, the root of width times height, is under this share of the picture's short
-            side are to be ignored, grown to it (:func:`~leakdet_tf.synth.regions.divide`): they count neither when
+            side are to be ignored, grown to it (:func:`~leakdet_tf.synth.scenery.regions.divide`): they count neither when
             training nor when scored; 0..:data:`MOST_EXTENT`.
         background_share: which of the photographs or textures are this split's; see
-            :func:`~leakdet_tf.synth.photos.draw_picture`.
+            :func:`~leakdet_tf.synth.scenery.photos.draw_picture`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.

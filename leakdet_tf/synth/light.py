@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from leakdet_tf.synth.noise import Field
 from leakdet_tf.synth.plume import sample
+from leakdet_tf.synth.scenery.noise import Field
 
 VISIBLE = 2.0
 """A pixel is gas from the depth at which the gas changes it by this many standard deviations of the noise ..."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from leakdet_tf.synth.litter import Lobe, Place, blot
 from leakdet_tf.synth.room import FLOOR, PIPE, WALL, Room
-from leakdet_tf.synth.texture import Image32, Noise, draw_noise, smooth
+from leakdet_tf.synth.scenery.texture import Image32, Noise, draw_noise, smooth
 
 SHAPES = ("puddle", "run", "drip")
 SMALLEST_SHARE, LARGEST_SHARE = 0.008, 0.4

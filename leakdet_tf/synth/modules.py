@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.rendered import Parameter
-from leakdet_tf.synth.texture import Image32, band, draw_noise, from_lines, smooth, turned
+from leakdet_tf.synth.scenery.rendered import Parameter
+from leakdet_tf.synth.scenery.texture import Image32, band, draw_noise, from_lines, smooth, turned
 
 GROUNDS = ("soil", "grass", "roof")
 STRINGS = 3

@@ -14,8 +14,8 @@ from PIL import Image
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes
-from leakdet_tf.synth.rendered import Parameter, Rendered
 from leakdet_tf.synth.request import SHARE, Job, Request
+from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
 
 _EFFORT = 3  # zlib's level: half the time of the usual 6 for a tenth more bytes, as noise hardly compresses
 
@@ -68,7 +68,7 @@ def draw(function: Callable[..., Any], request: Request, job: Job) -> Picture:
     if not isinstance(rendered, Rendered) or rendered.mask.shape != tuple(request.size):
         raise DataError(
             f"generator '{request.generator}': expected a Rendered of {request.size[0]} x {request.size[1]} pixels",
-            remedy="see leakdet_tf.synth.rendered for what a generator returns",
+            remedy="see leakdet_tf.synth.scenery.rendered for what a generator returns",
         )
     image = rendered.image[:, :, 0] if rendered.image.shape[2] == 1 else rendered.image
     divided = SHARE in given and any(key in request.options for key in ("backgrounds", "textures"))

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.noise import Eddies, Field, draw_eddies, product
+from leakdet_tf.synth.scenery.noise import Eddies, Field, draw_eddies, product
 
 _STEPS = 30
 _PER_STEP = 11

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.texture import Image32, turned
+from leakdet_tf.synth.scenery.texture import Image32, turned
 
 FLOOR, WALL, PIPE = 0, 1, 2
 PARTS = ("floor", "wall", "pipe")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakdet_tf.synth.texture import Image32, band, draw_noise, smooth, turned, turned_way
+from leakdet_tf.synth.scenery.texture import Image32, band, draw_noise, smooth, turned, turned_way
 
 TAGS = ("joint", "seam", "stain", "scratch", "shadow", "cable")
 """Every confuser's tag, as ``confusers`` in the parameters lists them."""

@@ -13,7 +13,7 @@ from leakdet_tf.synth.canvas import Canvas
 from leakdet_tf.synth.daylight import daylight
 from leakdet_tf.synth.equipment import Place, machines, pipes, vent, weather
 from leakdet_tf.synth.light import View
-from leakdet_tf.synth.noise import Field
+from leakdet_tf.synth.scenery.noise import Field
 
 Streams = Callable[[str], np.random.Generator]
 """Random numbers of its own for every stage, by name."""

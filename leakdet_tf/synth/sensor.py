@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.noise import Field
+from leakdet_tf.synth.scenery.noise import Field
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.rendered import Parameter
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.rendered import Parameter
+from leakdet_tf.synth.scenery.texture import Image32
 
 LOOKS = ("iron", "grey", "rainbow")
 """How temperatures are shown: black over purple and orange to white, black to white, blue over green to red."""

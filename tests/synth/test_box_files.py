@@ -21,7 +21,7 @@ from leakdet_tf.synth.request import Request
 CLASSES = {"leak": ["oil", "water"], "crack": ["crack"], "hotspot": ["hotspot", "diode"]}
 OWN = """
 import numpy as np
-from leakdet_tf.synth.rendered import Rendered
+from leakdet_tf.synth.scenery.rendered import Rendered
 
 def fickle(seed, size):
     boxes = () if seed % 2 else None

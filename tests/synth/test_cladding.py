@@ -17,9 +17,9 @@ from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.synth import leak, litter
 from leakdet_tf.synth.cladding import Cladding, asked_for
 from leakdet_tf.synth.folder import render_folder
-from leakdet_tf.synth.photos import draw_picture, shared
 from leakdet_tf.synth.request import Request
 from leakdet_tf.synth.room import FLOOR, WALL, Room, View, trace
+from leakdet_tf.synth.scenery.photos import draw_picture, shared
 
 SIZE = (96, 96)
 VIEW = View("corner", 1.5, 0.5, 0.0, 0.0, 1.2, 0.0, 3.0, None)

@@ -17,8 +17,8 @@ import leakdet_tf
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.synth import gas, light
 from leakdet_tf.synth.canvas import Canvas
-from leakdet_tf.synth.noise import fractal
-from leakdet_tf.synth.rendered import Rendered
+from leakdet_tf.synth.scenery.noise import fractal
+from leakdet_tf.synth.scenery.rendered import Rendered
 
 SIZE = (64, 64)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.synth import faults, glare, hotspot, modules, thermal
-from leakdet_tf.synth.streams import streams_of
+from leakdet_tf.synth.scenery.streams import streams_of
 from tests.synth.test_leak import spread
 
 SIZE = (96, 96)

@@ -13,12 +13,12 @@ from PIL import Image
 
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError
 from leakdet_tf.synth.folder import check_folder, render_folder
-from leakdet_tf.synth.rendered import Rendered
 from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.scenery.rendered import Rendered
 
 OWN = """
 import numpy as np
-from leakdet_tf.synth.rendered import Rendered
+from leakdet_tf.synth.scenery.rendered import Rendered
 
 def several(seed, size):
     labels = ("wet", "dirty, old") if seed % 2 else ()

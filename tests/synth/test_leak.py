@@ -15,7 +15,7 @@ from PIL import Image
 
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.synth import leak, litter, room
-from leakdet_tf.synth.regions import boxes_of, divide
+from leakdet_tf.synth.scenery.regions import boxes_of, divide
 
 SIZE = (64, 64)
 MCU = 16  # pixels of a JPEG's smallest independent block

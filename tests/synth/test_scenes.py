@@ -10,8 +10,8 @@ import pytest
 
 from leakdet_tf.synth import confusers, gas, light
 from leakdet_tf.synth.light import draw_view
-from leakdet_tf.synth.noise import draw_eddies
 from leakdet_tf.synth.plume import Simulation, draw_plume
+from leakdet_tf.synth.scenery.noise import draw_eddies
 
 SIZE = (64, 64)
 WIDE = (96, 96)

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.rendered import Parameter
-from leakdet_tf.synth.texture import Image32
+from leakdet_tf.synth.scenery.rendered import Parameter
+from leakdet_tf.synth.scenery.texture import Image32
 
 GREY = 0.21
 """Linear level that a camera exposes for, as it cannot know how dark a scene is."""

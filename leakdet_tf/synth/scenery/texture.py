@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.noise import product
+from leakdet_tf.synth.scenery.noise import product
 
 Image32 = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.rendered import Box
+from leakdet_tf.synth.scenery.rendered import Box
 
 
 def boxes_of(mask: NDArray[np.uint8], classes: Sequence[str], *, gap: int = 0) -> tuple[Box, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leakdet_tf.synth.texture import (
+from leakdet_tf.synth.scenery.texture import (
     Grains,
     Image32,
     Noise,

@@ -1,0 +1,1 @@
+"""What the generators share: textures, noise, materials, cameras, truth, and pictures of the user's own."""
