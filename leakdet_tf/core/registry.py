@@ -33,7 +33,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
     "generator": {
         "crack": "leakdet_tf.synth.crack:render",
-        "gas": "leakdet_tf.synth.gas:render",
+        "gas": "leakdet_tf.synth.gas.generator:render",
         "hotspot": "leakdet_tf.synth.hotspot:render",
         "leak": "leakdet_tf.synth.leak:render",
     },

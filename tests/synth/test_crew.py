@@ -23,7 +23,7 @@ ASKED: dict[str, Any] = {"generator": "gas", "counts": {"train": 9, "test": 4}, 
 GENERATORS = """
 import os
 from leakdet_tf.core.errors import ConfigError
-from leakdet_tf.synth.gas import render
+from leakdet_tf.synth.gas.generator import render
 
 def refuses(seed, size):
     raise ConfigError("no such plant", remedy="draw another")

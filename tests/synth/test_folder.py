@@ -20,7 +20,7 @@ import leakdet_tf
 from leakdet_tf.core.errors import ConfigError, DataError, ModelError
 from leakdet_tf.core.files import host, own_mark, sha256_file
 from leakdet_tf.synth.folder import check_folder, picture_seed, render_folder
-from leakdet_tf.synth.gas import render
+from leakdet_tf.synth.gas.generator import render
 from leakdet_tf.synth.request import Request
 
 ASKED: dict[str, Any] = {
@@ -232,7 +232,7 @@ def test_an_error_in_a_generator_of_ones_own_leaves_nothing(tmp_path: Path, monk
     code = tmp_path / "code"
     code.mkdir()
     (code / "own_generators.py").write_text(
-        "from leakdet_tf.synth.gas import render\n"
+        "from leakdet_tf.synth.gas.generator import render\n"
         "def small(seed, size):\n    return render(seed, (64, 64))\n"
         "def broken(seed, size):\n    raise ValueError('no scene')\n"
         "def fine(seed, size):\n    return render(seed, size)\n",

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.synth import gas, light
-from leakdet_tf.synth.canvas import Canvas
+from leakdet_tf.synth.gas import generator as gas
+from leakdet_tf.synth.gas import light
+from leakdet_tf.synth.gas.canvas import Canvas
 from leakdet_tf.synth.scenery.noise import fractal
 from leakdet_tf.synth.scenery.rendered import Rendered
 
@@ -55,7 +56,7 @@ def test_same_seed_same_bytes_whatever_happened_before() -> None:
 
 def test_same_seed_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from leakdet_tf.synth.gas import render; r = render(11, (64, 64)); "
+        "import hashlib; from leakdet_tf.synth.gas.generator import render; r = render(11, (64, 64)); "
         "print(hashlib.sha256(r.image.tobytes() + r.mask.tobytes()).hexdigest())"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(leakdet_tf.__file__).parents[1]), "PYTHONHASHSEED": "7"}

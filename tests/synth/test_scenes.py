@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.synth import confusers, gas, light
-from leakdet_tf.synth.light import draw_view
-from leakdet_tf.synth.plume import Simulation, draw_plume
+from leakdet_tf.synth.gas import confusers, light
+from leakdet_tf.synth.gas import generator as gas
+from leakdet_tf.synth.gas.light import draw_view
+from leakdet_tf.synth.gas.plume import Simulation, draw_plume
 from leakdet_tf.synth.scenery.noise import draw_eddies
 
 SIZE = (64, 64)

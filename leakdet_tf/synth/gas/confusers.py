@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakdet_tf.synth.plume import Placed, Plume, Simulation, typical
-from leakdet_tf.synth.scene import Scene
+from leakdet_tf.synth.gas.plume import Placed, Plume, Simulation, typical
+from leakdet_tf.synth.gas.scene import Scene
 from leakdet_tf.synth.scenery.noise import Field, draw_eddies
 
 TAGS = ("steam", "cloud", "reflection", "dust", "dead_pixels", "hot_machine")

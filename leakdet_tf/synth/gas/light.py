@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from leakdet_tf.synth.plume import sample
+from leakdet_tf.synth.gas.plume import sample
 from leakdet_tf.synth.scenery.noise import Field
 
 VISIBLE = 2.0

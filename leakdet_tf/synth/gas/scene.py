@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.backdrop import Backdrop
-from leakdet_tf.synth.canvas import Canvas
-from leakdet_tf.synth.daylight import daylight
-from leakdet_tf.synth.equipment import Place, machines, pipes, vent, weather
-from leakdet_tf.synth.light import View
+from leakdet_tf.synth.gas.backdrop import Backdrop
+from leakdet_tf.synth.gas.canvas import Canvas
+from leakdet_tf.synth.gas.daylight import daylight
+from leakdet_tf.synth.gas.equipment import Place, machines, pipes, vent, weather
+from leakdet_tf.synth.gas.light import View
 from leakdet_tf.synth.scenery.noise import Field
 
 Streams = Callable[[str], np.random.Generator]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.daylight import Daylight
+from leakdet_tf.synth.gas.daylight import Daylight
 from leakdet_tf.synth.scenery.noise import Field
 
 Shade = float | Callable[[Field, Field], Field]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.backdrop import Backdrop
+from leakdet_tf.synth.gas.backdrop import Backdrop
 from leakdet_tf.synth.scenery.noise import Field, fractal
 
 _PAINTS = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leakdet_tf.synth.canvas import Canvas, cylinder, graded
+from leakdet_tf.synth.gas.canvas import Canvas, cylinder, graded
 from leakdet_tf.synth.scenery.noise import fractal
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
-from leakdet_tf.synth import confusers
-from leakdet_tf.synth.backdrop import backdrop
-from leakdet_tf.synth.light import Light, View, draw_light, draw_view, gas_radiance
-from leakdet_tf.synth.plume import Placed, Plume, Simulation, draw_plume, place, typical
-from leakdet_tf.synth.scene import Scene, Streams, build
+from leakdet_tf.synth.gas import confusers
+from leakdet_tf.synth.gas.backdrop import backdrop
+from leakdet_tf.synth.gas.light import Light, View, draw_light, draw_view, gas_radiance
+from leakdet_tf.synth.gas.plume import Placed, Plume, Simulation, draw_plume, place, typical
+from leakdet_tf.synth.gas.scene import Scene, Streams, build
+from leakdet_tf.synth.gas.sensor import Sensor, Stuck, draw_sensor, draw_stuck, expose
 from leakdet_tf.synth.scenery.noise import Field
 from leakdet_tf.synth.scenery.rendered import GAS, MACHINE, Parameter, Rendered
-from leakdet_tf.synth.sensor import Sensor, Stuck, draw_sensor, draw_stuck, expose
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 2048
 LOOKS = ("infrared", "visible")
@@ -94,7 +94,7 @@ def render(seed: int, size: tuple[int, int], *, look: str = "infrared", frame: i
 
     The same seed gives the same bytes; another size of the same proportions gives the same scene. One picture in five
     has no gas; one leak in three covers less than a fiftieth of the frame. Most pictures without gas and some with it
-    hold confusers (:mod:`leakdet_tf.synth.confusers`), whose tags are in the parameter ``confusers`` and which are
+    hold confusers (:mod:`leakdet_tf.synth.gas.confusers`), whose tags are in the parameter ``confusers`` and which are
     labelled as what is behind them.
 
     The mask is exact, not an estimate. Gas is every pixel whose optical depth along the line of sight is at least
