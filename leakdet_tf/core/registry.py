@@ -35,7 +35,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "crack": "leakdet_tf.synth.crack:render",
         "gas": "leakdet_tf.synth.gas.generator:render",
         "hotspot": "leakdet_tf.synth.hotspot:render",
-        "leak": "leakdet_tf.synth.leak:render",
+        "leak": "leakdet_tf.synth.leak.generator:render",
     },
     "loss": {
         "cross_entropy": "leakdet_tf.training.losses:cross_entropy",

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from leakdet_tf.core.errors import DataError, ImageError
-from leakdet_tf.synth import leak, litter, room
+from leakdet_tf.synth.leak import generator as leak
+from leakdet_tf.synth.leak import litter, room
 from leakdet_tf.synth.scenery.regions import boxes_of, divide
 
 SIZE = (64, 64)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from leakdet_tf.synth.illumination import fresnel
-from leakdet_tf.synth.room import FLOOR, PIPE, Room
+from leakdet_tf.synth.leak.illumination import fresnel
+from leakdet_tf.synth.leak.room import FLOOR, PIPE, Room
 from leakdet_tf.synth.scenery.texture import Image32, Noise, band, draw_noise, from_lines, smooth, turned
 
 _LAID = ("shadow", "stain", "light_patch", "cable", "tape")

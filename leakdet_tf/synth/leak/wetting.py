@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from leakdet_tf.synth.illumination import Light, fresnel, lamp_way, mirrored, reflected
-from leakdet_tf.synth.liquid import Spill
-from leakdet_tf.synth.room import FLOOR, Room
+from leakdet_tf.synth.leak.illumination import Light, fresnel, lamp_way, mirrored, reflected
+from leakdet_tf.synth.leak.liquid import Spill
+from leakdet_tf.synth.leak.room import FLOOR, Room
 from leakdet_tf.synth.scenery.rendered import Parameter
 from leakdet_tf.synth.scenery.texture import Image32, Noise, draw_noise, smooth
 

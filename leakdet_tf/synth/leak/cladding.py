@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import resize
-from leakdet_tf.synth.room import FLOOR, PARTS, WALL, Room
+from leakdet_tf.synth.leak.room import FLOOR, PARTS, WALL, Room
 from leakdet_tf.synth.scenery.camera import linear
 from leakdet_tf.synth.scenery.materials import Skin
 from leakdet_tf.synth.scenery.photos import Known, Picked, decoded, draw_picture, pictures_below
@@ -53,7 +53,7 @@ class Textures:
 
 
 def asked_for(textures: object, texture_m: object, share: Sequence[int] | None) -> dict[int, Textures]:
-    """Which parts are clad with what; see :func:`leakdet_tf.synth.leak.render` for ``textures`` and ``texture_m``.
+    """Which parts are clad with what; see :func:`leakdet_tf.synth.leak.generator.render` for ``textures`` and ``texture_m``.
 
     Raises:
         DataError: a folder is missing or holds no picture, holds what belongs to neither part, or lies in the other

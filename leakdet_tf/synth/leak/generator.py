@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
-from leakdet_tf.synth import cladding, litter
-from leakdet_tf.synth.illumination import Light, draw_light, irradiance, lamp_way, mirrored, reflected
-from leakdet_tf.synth.liquid import draw_spill
-from leakdet_tf.synth.room import FLOOR, PARTS, PIPE, WALL, Room, View, draw_view, trace
+from leakdet_tf.synth.leak import cladding, litter
+from leakdet_tf.synth.leak.illumination import Light, draw_light, irradiance, lamp_way, mirrored, reflected
+from leakdet_tf.synth.leak.liquid import draw_spill
+from leakdet_tf.synth.leak.room import FLOOR, PARTS, PIPE, WALL, Room, View, draw_view, trace
+from leakdet_tf.synth.leak.wetting import LIQUIDS, Scene, draw_liquid, wet
 from leakdet_tf.synth.scenery.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.scenery.materials import FLOORS, WALLS, Spot, draw_material
 from leakdet_tf.synth.scenery.photos import Piece, draw_piece
@@ -25,7 +26,6 @@ from leakdet_tf.synth.scenery.regions import boxes_of, divide
 from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
 from leakdet_tf.synth.scenery.streams import Streams, check_frame, check_share, streams_of
 from leakdet_tf.synth.scenery.texture import Image32
-from leakdet_tf.synth.wetting import LIQUIDS, Scene, draw_liquid, wet
 
 CLASSES = ("background", "oil", "water")
 LABELS = ("oil_leak", "water_leak", "no_leak")
@@ -98,7 +98,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     The label is drawn by itself: nothing else in the picture, nor its exposure, noise or JPEG quality, depends on it.
-    Confusers (:mod:`leakdet_tf.synth.litter`), whose tags are in the parameter ``confusers``, are as frequent with a
+    Confusers (:mod:`leakdet_tf.synth.leak.litter`), whose tags are in the parameter ``confusers``, are as frequent with a
     leak as without.
 
     The mask is exact: oil or water is every pixel whose middle lies inside the liquid's outline (which holds the damp
@@ -112,7 +112,7 @@ def render(
         textures: pictures, taken straight from the front, that cover the rendered floors and walls: a folder with
             ``floor`` or ``wall`` in it or both, or a table of the two parts' folders. Not with ``backgrounds``.
         texture_m: how wide what a texture shows is in metres, for both parts or by part; up to
-            :data:`~leakdet_tf.synth.cladding.MOST_M`.
+            :data:`~leakdet_tf.synth.leak.cladding.MOST_M`.
         liquids: which of ``oil`` and ``water`` leak, equally often.
         no_leak: share of the pictures without a leak, 0..1.
         join: regions share a box where at most this share of the picture's short side lies between them, so that a

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakdet_tf.synth.litter import Lobe, Place, blot
-from leakdet_tf.synth.room import FLOOR, PIPE, WALL, Room
+from leakdet_tf.synth.leak.litter import Lobe, Place, blot
+from leakdet_tf.synth.leak.room import FLOOR, PIPE, WALL, Room
 from leakdet_tf.synth.scenery.texture import Image32, Noise, draw_noise, smooth
 
 SHAPES = ("puddle", "run", "drip")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakdet_tf.synth.room import FLOOR, WALL, Pipe, Room
+from leakdet_tf.synth.leak.room import FLOOR, WALL, Pipe, Room
 from leakdet_tf.synth.scenery.texture import Image32, smooth
 
 Vector = tuple[Image32, Image32, Image32]

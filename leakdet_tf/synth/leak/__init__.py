@@ -1,0 +1,1 @@
+"""Oil and water leaks on floors, walls and pipes: the generator ``leak``."""
