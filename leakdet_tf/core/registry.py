@@ -32,7 +32,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "conv": "leakdet_tf.models.heads:conv_head",
     },
     "generator": {
-        "crack": "leakdet_tf.synth.crack:render",
+        "crack": "leakdet_tf.synth.crack.generator:render",
         "gas": "leakdet_tf.synth.gas.generator:render",
         "hotspot": "leakdet_tf.synth.hotspot:render",
         "leak": "leakdet_tf.synth.leak.generator:render",

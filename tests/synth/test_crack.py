@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.synth import crack, scars
-from leakdet_tf.synth.fissure import Line, coverage, truth
+from leakdet_tf.synth.crack import generator as crack
+from leakdet_tf.synth.crack import scars
+from leakdet_tf.synth.crack.fissure import Line, coverage, truth
 from tests.synth.test_leak import spread
 
 SIZE = (64, 64)

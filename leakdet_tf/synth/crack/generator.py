@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth import scars
-from leakdet_tf.synth.fissure import Line, coverage, draw_habit, draw_lines, truth
+from leakdet_tf.synth.crack import scars
+from leakdet_tf.synth.crack.fissure import Line, coverage, draw_habit, draw_lines, truth
 from leakdet_tf.synth.scenery.camera import Camera, draw_camera, expose, gain_for, linear
 from leakdet_tf.synth.scenery.materials import SLABS, Spot, draw_material
 from leakdet_tf.synth.scenery.photos import Piece, draw_piece
@@ -69,7 +69,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     The label is drawn by itself: nothing else in the picture, nor its exposure, noise or JPEG quality, depends on it.
-    Confusers (:mod:`leakdet_tf.synth.scars`), whose tags are in the parameter ``confusers``, are as frequent with a
+    Confusers (:mod:`leakdet_tf.synth.crack.scars`), whose tags are in the parameter ``confusers``, are as frequent with a
     crack as without.
 
     The mask is exact: crack is every pixel that the crack covers by half or more, where a crack thinner than a pixel

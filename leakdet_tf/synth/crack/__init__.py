@@ -1,0 +1,1 @@
+"""Cracks in concrete, asphalt and painted walls: the generator ``crack``."""
