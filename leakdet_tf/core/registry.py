@@ -34,7 +34,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "generator": {
         "crack": "leakdet_tf.synth.crack.generator:render",
         "gas": "leakdet_tf.synth.gas.generator:render",
-        "hotspot": "leakdet_tf.synth.hotspot:render",
+        "hotspot": "leakdet_tf.synth.hotspot.generator:render",
         "leak": "leakdet_tf.synth.leak.generator:render",
     },
     "loss": {

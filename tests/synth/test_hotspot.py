@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.synth import faults, glare, hotspot, modules, thermal
+from leakdet_tf.synth.hotspot import faults, glare, modules, thermal
+from leakdet_tf.synth.hotspot import generator as hotspot
 from leakdet_tf.synth.scenery.streams import streams_of
 from tests.synth.test_leak import spread
 

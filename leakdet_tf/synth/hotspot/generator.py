@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakdet_tf.core.errors import DataError, did_you_mean
-from leakdet_tf.synth import glare
-from leakdet_tf.synth.faults import LEAST_SIDE, Fault, draw_faults, spread
-from leakdet_tf.synth.modules import draw_layout, draw_site, temperature
+from leakdet_tf.synth.hotspot import glare
+from leakdet_tf.synth.hotspot.faults import LEAST_SIDE, Fault, draw_faults, spread
+from leakdet_tf.synth.hotspot.modules import draw_layout, draw_site, temperature
+from leakdet_tf.synth.hotspot.thermal import LOOKS, Imager, draw_imager, range_of, show
 from leakdet_tf.synth.scenery.regions import boxes_of
 from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
 from leakdet_tf.synth.scenery.streams import check_frame, check_share, streams_of
 from leakdet_tf.synth.scenery.texture import Image32
-from leakdet_tf.synth.thermal import LOOKS, Imager, draw_imager, range_of, show
 
 CLASSES = ("background", "hotspot", "diode")
 LABELS = ("faulty", "healthy")
@@ -80,7 +80,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     Whether there are faults is drawn by itself: nothing else in the picture, nor its range, noise or JPEG quality,
-    depends on it. Confusers (:mod:`leakdet_tf.synth.glare`), whose tags are in the parameter ``confusers``, are as
+    depends on it. Confusers (:mod:`leakdet_tf.synth.hotspot.glare`), whose tags are in the parameter ``confusers``, are as
     frequent with faults as without.
 
     The mask is exact. Hotspot is every pixel whose middle lies in a hot cell, or where a spot within a cell has half

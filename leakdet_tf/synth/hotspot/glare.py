@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from leakdet_tf.synth.modules import Site
+from leakdet_tf.synth.hotspot.modules import Site
 from leakdet_tf.synth.scenery.texture import Image32, band, draw_noise, smooth, turned
 
 TAGS = ("glow", "sun", "cloud", "dirt", "shade", "stones")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leakdet_tf.synth.modules import STRINGS, Site
+from leakdet_tf.synth.hotspot.modules import STRINGS, Site
 from leakdet_tf.synth.scenery.texture import Image32
 
 LEAST_SIDE = 6.0 / 256.0
