@@ -22,9 +22,9 @@ from PIL import Image
 from leakdet_tf.analysis.scores import load_scores
 from leakdet_tf.jobs.data import render
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.synth.folder import MANIFEST
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import MANIFEST
 from leakdet_tf.synth.leak import generator as leak
-from leakdet_tf.synth.request import Request
 from leakdet_tf.training.progress import track
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "leak_rendered.toml"

@@ -17,8 +17,8 @@ from time import perf_counter
 from typing import Any
 
 from leakdet_tf.edge.machine import cores
-from leakdet_tf.synth.folder import render_folder
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import render_folder
 
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "gas": {"infrared": {"look": "infrared"}, "visible": {"look": "visible"}},

@@ -55,9 +55,9 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     """
     generator = str(click.get_current_context().info_name)
     from leakdet_tf.jobs.data import render
-    from leakdet_tf.synth import frozen
-    from leakdet_tf.synth.folder import shared_photographs
-    from leakdet_tf.synth.request import SPLITS, Request
+    from leakdet_tf.synth.folder import frozen
+    from leakdet_tf.synth.folder.request import SPLITS, Request
+    from leakdet_tf.synth.folder.writer import shared_photographs
 
     if like:
         request = frozen.read_request(Path(like))

@@ -17,7 +17,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import check_root, labelling_of, read, truth_tables
 from leakdet_tf.data.store import Rows
 from leakdet_tf.jobs.runs import Log, check_run
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder.request import Request
 from leakdet_tf.training.progress import track
 
 
@@ -75,7 +75,7 @@ def render(root: Path, request: Request, *, workers: int | None = None, foreign:
     Raises:
         DataError: no picture is asked for.
     """
-    from leakdet_tf.synth.folder import MANIFEST, check_folder, render_folder
+    from leakdet_tf.synth.folder.writer import MANIFEST, check_folder, render_folder
 
     if not sum(request.counts.values()):
         raise DataError(f"{root}: no picture is asked for", remedy="give train, val or test a count of 1 or more")

@@ -28,7 +28,7 @@ from leakdet_tf.data.readers import truth_tables
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.runs import Log, Opened, open_model
 from leakdet_tf.jobs.sieve import Judged, Scores, chance, prepare, table_of, write
-from leakdet_tf.synth.folder import LABELS, MANIFEST, read_manifest
+from leakdet_tf.synth.folder.writer import LABELS, MANIFEST, read_manifest
 from leakdet_tf.training.progress import track
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))

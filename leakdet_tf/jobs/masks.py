@@ -12,7 +12,7 @@ import numpy.typing as npt
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import SUFFIXES, Labels
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.synth.folder import MANIFEST
+from leakdet_tf.synth.folder.writer import MANIFEST
 
 _FOLDERS_UP = 5  # in which a picture's manifest may lie
 _NOTHING = "background"

@@ -26,8 +26,8 @@ from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.tasks import classify
-from leakdet_tf.synth.coco import coco_text
-from leakdet_tf.synth.folder import BOXES, LABELS, MANIFEST
+from leakdet_tf.synth.folder.coco import coco_text
+from leakdet_tf.synth.folder.writer import BOXES, LABELS, MANIFEST
 
 KEPT, DROPPED, PLANTED = "kept.csv", "dropped.csv", "planted.json"
 ON_A_SHEET, SHEETS = 48, 10

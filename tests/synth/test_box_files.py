@@ -14,9 +14,9 @@ from PIL import Image
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.data.box_files import parse_coco
 from leakdet_tf.data.box_truth import box_table, boxes_of
-from leakdet_tf.synth.coco import coco_text
-from leakdet_tf.synth.folder import check_folder, render_folder
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder.coco import coco_text
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import check_folder, render_folder
 
 CLASSES = {"leak": ["oil", "water"], "crack": ["crack"], "hotspot": ["hotspot", "diode"]}
 OWN = """

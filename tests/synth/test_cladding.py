@@ -14,12 +14,12 @@ from PIL import Image
 
 from leakdet_tf.cli.synth import command
 from leakdet_tf.core.errors import DataError, ImageError
-from leakdet_tf.synth.folder import render_folder
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import render_folder
 from leakdet_tf.synth.leak import generator as leak
 from leakdet_tf.synth.leak import litter
 from leakdet_tf.synth.leak.cladding import Cladding, asked_for
 from leakdet_tf.synth.leak.room import FLOOR, WALL, Room, View, trace
-from leakdet_tf.synth.request import Request
 from leakdet_tf.synth.scenery.photos import draw_picture, shared
 
 SIZE = (96, 96)

@@ -14,9 +14,9 @@ import pytest
 
 import leakdet_tf
 from leakdet_tf.core.errors import ConfigError, DataError
-from leakdet_tf.synth import crew
-from leakdet_tf.synth.folder import render_folder
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder import crew
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import render_folder
 
 ASKED: dict[str, Any] = {"generator": "gas", "counts": {"train": 9, "test": 4}, "size": (32, 48), "seed": 5}
 
@@ -67,7 +67,7 @@ def _children() -> set[int]:
     done = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
     )
-    return {int(line.split()[0]) for line in done.stdout.splitlines() if "leakdet_tf.synth.worker" in line}
+    return {int(line.split()[0]) for line in done.stdout.splitlines() if "leakdet_tf.synth.folder.worker" in line}
 
 
 @pytest.mark.parametrize("changes", [{}, {"clip": 3, "options": {"look": "visible"}}])
@@ -153,8 +153,8 @@ def test_stopping_ends_the_workers_and_leaves_nothing(tmp_path: Path, how: str) 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from leakdet_tf.synth.folder import render_folder\n"
-        "from leakdet_tf.synth.request import Request\n"
+        "from pathlib import Path; from leakdet_tf.synth.folder.writer import render_folder\n"
+        "from leakdet_tf.synth.folder.request import Request\n"
         f"for done in render_folder(Path({str(tmp_path / 'gas')!r}),"
         " Request('gas', {'train': 99999}, (32, 32), 1), workers=2):\n    print(done, flush=True)"
     )

@@ -19,9 +19,9 @@ from PIL import Image
 import leakdet_tf
 from leakdet_tf.core.errors import ConfigError, DataError, ModelError
 from leakdet_tf.core.files import host, own_mark, sha256_file
-from leakdet_tf.synth.folder import check_folder, picture_seed, render_folder
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import check_folder, picture_seed, render_folder
 from leakdet_tf.synth.gas.generator import render
-from leakdet_tf.synth.request import Request
 
 ASKED: dict[str, Any] = {
     "generator": "gas",
@@ -302,8 +302,8 @@ def test_a_run_on_another_machine_that_shares_the_disk_is_let_be(
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 def test_a_killed_run_leaves_no_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from leakdet_tf.synth.folder import render_folder\n"
-        "from leakdet_tf.synth.request import Request\n"
+        "from pathlib import Path; from leakdet_tf.synth.folder.writer import render_folder\n"
+        "from leakdet_tf.synth.folder.request import Request\n"
         f"for _ in render_folder(Path({str(tmp_path / 'gas')!r}),"
         " Request('gas', {'train': 99999}, (32, 32), 1)): pass"
     )
@@ -328,7 +328,7 @@ def test_a_killed_run_leaves_no_folder_and_the_next_one_cleans_up(tmp_path: Path
 def _finish_beside(root: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Let another process, as far as process ids tell, render ``root`` from start to end."""
     with monkeypatch.context() as patch:
-        patch.setattr("leakdet_tf.synth.folder.os.getpid", os.getppid)
+        patch.setattr("leakdet_tf.synth.folder.writer.os.getpid", os.getppid)
         _fill(root, **changes)
 
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from leakdet_tf.cli import main
 from leakdet_tf.cli.synth import command
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.synth import frozen
-from leakdet_tf.synth.folder import render_folder
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder import frozen
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import render_folder
 
 ROOT = Path(__file__).parents[2]
 FROZEN = ROOT / "experiments" / "frozen" / "gas_infrared.json"

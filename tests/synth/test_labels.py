@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError
-from leakdet_tf.synth.folder import check_folder, render_folder
-from leakdet_tf.synth.request import Request
+from leakdet_tf.synth.folder.request import Request
+from leakdet_tf.synth.folder.writer import check_folder, render_folder
 from leakdet_tf.synth.scenery.rendered import Rendered
 
 OWN = """

@@ -13,8 +13,8 @@ from PIL import Image
 
 from leakdet_tf.cli.synth import command
 from leakdet_tf.core.errors import ConfigError
-from leakdet_tf.synth.folder import render_folder
-from leakdet_tf.synth.request import Job, Request
+from leakdet_tf.synth.folder.request import Job, Request
+from leakdet_tf.synth.folder.writer import render_folder
 from leakdet_tf.synth.scenery.photos import draw_piece
 
 SIZE = (40, 40)

@@ -14,10 +14,10 @@ from typing import Any
 import leakdet_tf
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json
-from leakdet_tf.synth.coco import coco_text
-from leakdet_tf.synth.crew import work
-from leakdet_tf.synth.picture import Saved
-from leakdet_tf.synth.request import SPLITS, Request, picture_seed
+from leakdet_tf.synth.folder.coco import coco_text
+from leakdet_tf.synth.folder.crew import work
+from leakdet_tf.synth.folder.picture import Saved
+from leakdet_tf.synth.folder.request import SPLITS, Request, picture_seed
 from leakdet_tf.synth.scenery.photos import shared
 
 __all__ = [
@@ -45,7 +45,7 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
     parameters, with the numbers of its ``clip`` and ``frame``, and its labels and boxes where the generator says any).
     Where it gives labels there is ``root/<split>/labels.csv`` too, with the columns ``file`` (from the split's folder)
     and ``label`` (several joined by ``;``); where it gives boxes, ``root/<split>/coco.json`` (see
-    :func:`~leakdet_tf.synth.coco.coco_text`). Frames of a clip are named ``<stem>_00001_f00.png``.
+    :func:`~leakdet_tf.synth.folder.coco.coco_text`). Frames of a clip are named ``<stem>_00001_f00.png``.
     All of it goes to a hidden folder beside ``root`` that is renamed after the last picture, so ``root`` is never
     there in part. An error, or closing the generator, removes the hidden folder; one that a killed process left is
     removed at the next start on the same machine. Should another run have made the same ``root`` meanwhile, theirs is

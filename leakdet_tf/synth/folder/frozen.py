@@ -9,8 +9,8 @@ from typing import Any
 
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.core.files import write_text
-from leakdet_tf.synth.folder import MANIFEST, read_manifest
-from leakdet_tf.synth.request import FORMAT, Request
+from leakdet_tf.synth.folder.request import FORMAT, Request
+from leakdet_tf.synth.folder.writer import MANIFEST, read_manifest
 
 _DIGITS = 4
 _HEX = 64  # letters of a SHA-256

@@ -14,7 +14,7 @@ from PIL import Image
 
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes
-from leakdet_tf.synth.request import SHARE, Job, Request
+from leakdet_tf.synth.folder.request import SHARE, Job, Request
 from leakdet_tf.synth.scenery.rendered import Parameter, Rendered
 
 _EFFORT = 3  # zlib's level: half the time of the usual 6 for a tenth more bytes, as noise hardly compresses

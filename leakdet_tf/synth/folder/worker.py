@@ -1,4 +1,4 @@
-"""A process that renders for another one: ``python -m leakdet_tf.synth.worker``, started by :mod:`.crew`.
+"""A process that renders for another one: ``python -m leakdet_tf.synth.folder.worker``, started by :mod:`.crew`.
 
 It reads a line of JSON that says what is asked for, then a line for each picture, and answers each with a line of JSON
 and the bytes of the two files. It ends when its input does, so it never outlives its parent. It writes no files.
@@ -13,8 +13,8 @@ import sys
 from typing import Any, BinaryIO
 
 from leakdet_tf.core.errors import LeakdetError
-from leakdet_tf.synth.picture import draw
-from leakdet_tf.synth.request import Job, Request
+from leakdet_tf.synth.folder.picture import draw
+from leakdet_tf.synth.folder.request import Job, Request
 
 
 def main() -> None:

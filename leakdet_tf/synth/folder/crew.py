@@ -1,7 +1,7 @@
 """All cores at work: worker processes that render, and the threads that keep them busy.
 
 Workers are fresh interpreters, not forks of this process: a fork would inherit the locks of whatever threads run here
-(TensorFlow's, say), and ``multiprocessing`` would run the user's own script again. :mod:`leakdet_tf.synth.worker` is
+(TensorFlow's, say), and ``multiprocessing`` would run the user's own script again. :mod:`leakdet_tf.synth.folder.worker` is
 what they run.
 """
 
@@ -22,8 +22,8 @@ from leakdet_tf.core import errors
 from leakdet_tf.core.children import command, environment, search_path
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.edge.machine import cores
-from leakdet_tf.synth.picture import Picture, Saved, draw
-from leakdet_tf.synth.request import Job, Request
+from leakdet_tf.synth.folder.picture import Picture, Saved, draw
+from leakdet_tf.synth.folder.request import Job, Request
 
 FEW = 24
 """Fewer pictures than this are rendered in this process: it would take longer to start others."""
@@ -79,7 +79,7 @@ class _Worker:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        line = command("leakdet_tf.synth.worker")
+        line = command("leakdet_tf.synth.folder.worker")
         try:
             self._process = subprocess.Popen(
                 line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment(**_ONE_THREAD)
