@@ -25,7 +25,7 @@ def command(prompts: str, root: str, overrides: tuple[str, ...]) -> None:
     takes about a minute on a CPU: Ctrl-C keeps what is painted, and the same command goes on from there. Invented
     pictures are for training: they stand in val or test only where the file's parts says so.
     """
-    from leakdet_tf.synth.diffusion import require
+    from leakdet_tf.synth.diffusion.painter import require
 
     require()
     from leakdet_tf.jobs.diffuse import diffuse

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from leakdet_tf.config.diffusion import load
 from leakdet_tf.jobs.runs import Log
-from leakdet_tf.synth import diffusion, prompted
+from leakdet_tf.synth.diffusion import painter as diffusion
+from leakdet_tf.synth.diffusion import prompted
+from leakdet_tf.synth.diffusion.prompted import Painter, asks, paint_folder
 from leakdet_tf.synth.folder.writer import MANIFEST
-from leakdet_tf.synth.prompted import Painter, asks, paint_folder
 from leakdet_tf.training.progress import track
 
 

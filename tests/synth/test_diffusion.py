@@ -24,8 +24,9 @@ from leakdet_tf.cli.synth_diffusion import command
 from leakdet_tf.config.diffusion import Diffusion, load
 from leakdet_tf.core.errors import LeakdetError, MissingExtraError, ModelError
 from leakdet_tf.core.files import sha256_file
-from leakdet_tf.synth import diffusion, prompted
-from leakdet_tf.synth.prompted import paint_folder
+from leakdet_tf.synth.diffusion import painter as diffusion
+from leakdet_tf.synth.diffusion import prompted
+from leakdet_tf.synth.diffusion.prompted import paint_folder
 
 real = pytest.mark.skipif(
     any(util.find_spec(name) is None for name in diffusion.PACKAGES),
@@ -347,7 +348,7 @@ server.serve_forever()
 ASK = """
 from leakdet_tf.config.diffusion import load
 from leakdet_tf.core.errors import ModelError
-from leakdet_tf.synth import diffusion
+from leakdet_tf.synth.diffusion import painter as diffusion
 for name in ("RepoNotFound", "RevisionNotFound", "GatedRepo", "down"):
     try:
         diffusion.load(load("p.toml", [f"model=some/{name}", "revision=v1"]), [])

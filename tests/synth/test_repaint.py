@@ -11,7 +11,7 @@ from PIL import Image
 
 from leakdet_tf.config.diffusion import Inpaint
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.synth.repaint import Place, Places, join, puddle
+from leakdet_tf.synth.diffusion.repaint import Place, Places, join, puddle
 
 
 def _photo(path: Path, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

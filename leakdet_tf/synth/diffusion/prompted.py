@@ -21,9 +21,9 @@ import leakdet_tf
 from leakdet_tf.config.diffusion import Diffusion, pieces
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, sha256_file, sync_folder, write_bytes, write_json, write_text
+from leakdet_tf.synth.diffusion.repaint import Place, Places, join
 from leakdet_tf.synth.folder.request import FORMAT, SPLITS
 from leakdet_tf.synth.folder.writer import MANIFEST, read_manifest
-from leakdet_tf.synth.repaint import Place, Places, join
 
 LABELS = "labels.csv"
 ATTEMPTS = 4

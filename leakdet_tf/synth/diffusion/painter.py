@@ -23,8 +23,8 @@ from leakdet_tf.core.files import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:  # they need pydantic, which require() has to miss first
     from leakdet_tf.config.diffusion import Diffusion
-    from leakdet_tf.synth.prompted import Painted
-    from leakdet_tf.synth.repaint import Place
+    from leakdet_tf.synth.diffusion.prompted import Painted
+    from leakdet_tf.synth.diffusion.repaint import Place
 
 PACKAGES = ("diffusers", "torch", "transformers", "accelerate", "safetensors", "huggingface_hub", "pydantic", "rich")
 INDEX = "model_index.json"
@@ -74,7 +74,7 @@ class DiffusersPainter:
         """
         import torch
 
-        from leakdet_tf.synth.prompted import Painted
+        from leakdet_tf.synth.diffusion.prompted import Painted
 
         height, width = self._order.size
         asked: dict[str, Any] = {
