@@ -69,7 +69,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     The label is drawn by itself: nothing else in the picture, nor its exposure, noise or JPEG quality, depends on it.
-    Confusers (:mod:`leakdet_tf.synth.crack.scars`), whose tags are in the parameter ``confusers``, are as frequent with a
+    Confusers (:mod:`.scars`), whose tags are in the parameter ``confusers``, are as frequent with a
     crack as without.
 
     The mask is exact: crack is every pixel that the crack covers by half or more, where a crack thinner than a pixel
@@ -81,7 +81,7 @@ def render(
         size: (height, width) in pixels.
         backgrounds: a folder of photographs to put cracks on; empty renders concrete, asphalt and paint.
         no_crack: share of the pictures without a crack, 0..1.
-        background_share: which of the photographs are this split's; see :func:`~leakdet_tf.synth.scenery.photos.draw_piece`.
+        background_share: which of the photographs are this split's; see :func:`~.scenery.photos.draw_piece`.
 
     Raises:
         DataError: an argument out of range, or a folder without pictures.

@@ -1,7 +1,7 @@
 """All cores at work: worker processes that render, and the threads that keep them busy.
 
 Workers are fresh interpreters, not forks of this process: a fork would inherit the locks of whatever threads run here
-(TensorFlow's, say), and ``multiprocessing`` would run the user's own script again. :mod:`leakdet_tf.synth.folder.worker` is
+(TensorFlow's, say), and ``multiprocessing`` would run the user's own script again. :mod:`.worker` is
 what they run.
 """
 

@@ -94,7 +94,7 @@ def render(seed: int, size: tuple[int, int], *, look: str = "infrared", frame: i
 
     The same seed gives the same bytes; another size of the same proportions gives the same scene. One picture in five
     has no gas; one leak in three covers less than a fiftieth of the frame. Most pictures without gas and some with it
-    hold confusers (:mod:`leakdet_tf.synth.gas.confusers`), whose tags are in the parameter ``confusers`` and which are
+    hold confusers (:mod:`.confusers`), whose tags are in the parameter ``confusers`` and which are
     labelled as what is behind them.
 
     The mask is exact, not an estimate. Gas is every pixel whose optical depth along the line of sight is at least

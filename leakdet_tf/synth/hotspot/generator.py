@@ -80,7 +80,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     Whether there are faults is drawn by itself: nothing else in the picture, nor its range, noise or JPEG quality,
-    depends on it. Confusers (:mod:`leakdet_tf.synth.hotspot.glare`), whose tags are in the parameter ``confusers``, are as
+    depends on it. Confusers (:mod:`.glare`), whose tags are in the parameter ``confusers``, are as
     frequent with faults as without.
 
     The mask is exact. Hotspot is every pixel whose middle lies in a hot cell, or where a spot within a cell has half

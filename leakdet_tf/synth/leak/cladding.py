@@ -53,7 +53,7 @@ class Textures:
 
 
 def asked_for(textures: object, texture_m: object, share: Sequence[int] | None) -> dict[int, Textures]:
-    """Which parts are clad with what; see :func:`leakdet_tf.synth.leak.generator.render` for ``textures`` and ``texture_m``.
+    """Which parts are clad with what; see :func:`.generator.render` for ``textures`` and ``texture_m``.
 
     Raises:
         DataError: a folder is missing or holds no picture, holds what belongs to neither part, or lies in the other

@@ -98,7 +98,7 @@ def render(
     """Render one picture of ``size`` (height, width) pixels, each 32..2048. The same seed gives the same bytes.
 
     The label is drawn by itself: nothing else in the picture, nor its exposure, noise or JPEG quality, depends on it.
-    Confusers (:mod:`leakdet_tf.synth.leak.litter`), whose tags are in the parameter ``confusers``, are as frequent with a
+    Confusers (:mod:`.litter`), whose tags are in the parameter ``confusers``, are as frequent with a
     leak as without.
 
     The mask is exact: oil or water is every pixel whose middle lies inside the liquid's outline (which holds the damp
@@ -112,13 +112,13 @@ def render(
         textures: pictures, taken straight from the front, that cover the rendered floors and walls: a folder with
             ``floor`` or ``wall`` in it or both, or a table of the two parts' folders. Not with ``backgrounds``.
         texture_m: how wide what a texture shows is in metres, for both parts or by part; up to
-            :data:`~leakdet_tf.synth.leak.cladding.MOST_M`.
+            :data:`~.cladding.MOST_M`.
         liquids: which of ``oil`` and ``water`` leak, equally often.
         no_leak: share of the pictures without a leak, 0..1.
         join: regions share a box where at most this share of the picture's short side lies between them, so that a
             puddle and its splashes are one thing to find; 0..:data:`MOST_JOIN`.
         least_extent: boxes whose extent, the root of width times height, is under this share of the picture's short
-            side are to be ignored, grown to it (:func:`~leakdet_tf.synth.scenery.regions.divide`): they count neither when
+            side are to be ignored, grown to it (:func:`~.scenery.regions.divide`): they count neither when
             training nor when scored; 0..:data:`MOST_EXTENT`.
         background_share: which of the photographs or textures are this split's; see
             :func:`~leakdet_tf.synth.scenery.photos.draw_picture`.
