@@ -13,8 +13,9 @@ import numpy as np
 from leakdet_tf.analysis.box_answers import Answers, joined
 from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
 from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_pictures, figures_of
-from leakdet_tf.analysis.compare import differing, holm
-from leakdet_tf.analysis.intervals import number_or_none
+from leakdet_tf.analysis.compare import differing
+from leakdet_tf.analysis.stats.intervals import number_or_none
+from leakdet_tf.analysis.stats.significance import holm
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
 METRICS = {"map50": "mAP .5", "map": "mAP .5:.95"}

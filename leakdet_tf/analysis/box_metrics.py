@@ -23,7 +23,7 @@ from leakdet_tf.analysis.box_coco import (
     curves,
     matches,
 )
-from leakdet_tf.analysis.intervals import bounds, drawn, places, stacked
+from leakdet_tf.analysis.stats.intervals import bounds, drawn, places, stacked
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Ratios, divide, label_ratios
 from leakdet_tf.core.errors import DataError

@@ -9,7 +9,7 @@ import numpy as np
 from leakdet_tf.analysis.box_answers import LOW
 from leakdet_tf.analysis.box_coco import AREAS, IOUS, MOST
 from leakdet_tf.analysis.box_metrics import ABSENT, AT_THRESHOLD, OVERALL, PER_CLASS, Measured, quick_map, ratios_at
-from leakdet_tf.analysis.intervals import bounded, cell, method, number_or_none
+from leakdet_tf.analysis.stats.intervals import bounded, cell, method, number_or_none
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
 

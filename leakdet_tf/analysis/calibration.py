@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.detection import wilson
 from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
+from leakdet_tf.analysis.stats.significance import binomial_cdf, upper_bound, wilson
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import TINY, certainty, decided, logits_of, tempered
 
@@ -355,25 +355,3 @@ def _between(sure: npt.NDArray[np.float32], number: int) -> float:
     last, beyond = sure[number - 1], sure[number]
     middle = np.float32((float(last) + float(beyond)) / 2)
     return float(middle if middle > beyond else last)
-
-
-def binomial_cdf(hits: int, number: int, share: float) -> float:
-    """Probability of at most ``hits`` of ``number`` when each has probability ``share`` in (0, 1)."""
-    if hits >= number:
-        return 1.0
-    counts = np.arange(hits + 1)
-    ways = np.cumsum(np.log(number - counts[:-1]) - np.log(counts[1:]))  # logarithms of binomial coefficients
-    logs = np.append(0.0, ways) + counts * math.log(share) + (number - counts) * math.log1p(-share)
-    top = float(logs.max())
-    return min(1.0, math.exp(top) * float(np.exp(logs - top).sum()))
-
-
-def upper_bound(hits: int, number: int, confidence: float) -> float:
-    """One-sided upper bound of a share by Clopper and Pearson (1934): the largest of which so few hits are likely."""
-    if hits >= number:
-        return 1.0
-    low, high = hits / number, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if binomial_cdf(hits, number, middle) > 1 - confidence else (low, middle)
-    return high

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.analysis.calibration import calibrated, quality, risk_coverage
-from leakdet_tf.analysis.detection import wilson
-from leakdet_tf.analysis.intervals import bounded, bounds, cell, drawn, method, number_or_none, places, stacked
 from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
+from leakdet_tf.analysis.stats.intervals import bounded, bounds, cell, drawn, method, number_or_none, places, stacked
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Counts, Ratios, divide, label_ratios

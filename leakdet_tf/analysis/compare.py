@@ -13,8 +13,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from leakdet_tf.analysis.boundary import boundary_ratios
-from leakdet_tf.analysis.intervals import drawn as drawn_pictures
-from leakdet_tf.analysis.intervals import number_or_none, stacked
+from leakdet_tf.analysis.stats.intervals import drawn as drawn_pictures
+from leakdet_tf.analysis.stats.intervals import number_or_none, stacked
+from leakdet_tf.analysis.stats.significance import EXACT, LEVEL, holm
 from leakdet_tf.analysis.tables import PerPicture, markdown_table, text_table
 from leakdet_tf.core.confusion import Ratios, ratios
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
@@ -27,10 +28,7 @@ METRICS = {
 }
 _OF_BOXES = {"map50": "mAP .5", "map": "mAP .5:.95"}  # of detectors, which box_compare compares
 _OF_CLASSES = {"iou": "IoU", "ap50": "AP .5"}
-LEVEL = 0.05
 RESAMPLES = PERMUTATIONS = 10_000
-EXACT = 12
-"""Up to so many pictures on which two runs differ, all swaps are tried instead of a random choice of them."""
 _BATCH = 1000  # resamples or swaps at a time, to bound memory
 _ROUNDING = 1e-12
 _INK, _MUTED, _HOLDS = "#222222", "#999999", "#4c72b0"
@@ -183,17 +181,6 @@ def paired_p(
         larger += int(np.count_nonzero(~(np.abs(ours - theirs) < np.abs(seen) - _ROUNDING)))
         tried += size
     return (larger / tried if exact else (1 + larger) / (1 + tried)), tried
-
-
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected for their number (Holm 1979); None stays and does not count."""
-    order = sorted((p, place) for place, p in enumerate(values) if p is not None)
-    corrected: list[float | None] = [None] * len(values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(order):
-        highest = max(highest, min(1.0, p * (len(order) - rank)))
-        corrected[place] = highest
-    return corrected
 
 
 class _Drawn:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.labels import Labelling
@@ -115,18 +116,6 @@ def collect(
 def _number(value: Any) -> float | None:
     fit = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if fit else None
-
-
-def wilson(hits: int, number: int, confidence: float) -> tuple[float, float]:
-    """Bounds of a share by the score interval of Wilson (1927); (0, 1) when there is nothing to count."""
-    if number == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, below = hits / number, 1 + z * z / number
-    centre = (share + z * z / (2 * number)) / below
-    half = z / below * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return (0.0 if hits == 0 else low), (1.0 if hits == number else high)
 
 
 def logistic(x: npt.ArrayLike, hit: npt.ArrayLike) -> Fit:

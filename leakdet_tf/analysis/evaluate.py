@@ -12,7 +12,7 @@ import numpy.typing as npt
 from leakdet_tf.analysis import detection
 from leakdet_tf.analysis.boundary import boundary_counts, boundary_ratios
 from leakdet_tf.analysis.detection import Detection, collect
-from leakdet_tf.analysis.intervals import bounded, bounds, drawn, method, number_or_none, stacked
+from leakdet_tf.analysis.stats.intervals import bounded, bounds, drawn, method, number_or_none, stacked
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Counts, Ratios, ratios
 from leakdet_tf.core.errors import DataError

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.analysis.calibration import binomial_cdf, calibrated
+from leakdet_tf.analysis.calibration import calibrated
 from leakdet_tf.analysis.classification import Measured, decisions, measure, wilson_of
-from leakdet_tf.analysis.compare import LEVEL, holm
-from leakdet_tf.analysis.intervals import bounded, bounds, number_or_none
-from leakdet_tf.analysis.scores import Answers, Flags
+from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.stats.intervals import bounded, bounds, number_or_none
+from leakdet_tf.analysis.stats.significance import LEVEL, holm, mcnemar
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import certainty, decided
@@ -213,23 +213,6 @@ def told(answers: Answers, temperature: float, abstain: float, confidence: float
             )
         },
     }
-
-
-def mcnemar(first: Flags, second: Flags, groups: Sequence[str]) -> tuple[int, int, float]:
-    """Two-sided exact p that two models are right equally often (McNemar 1947), and on how much only one was.
-
-    Of the pictures that one model alone has right, each is as likely the first's as the second's. Where groups repeat,
-    a group counts once, for the model that has more of its pictures right, which makes it a sign test over groups.
-
-    Args:
-        first: bool (N,), whether the first model was right on each picture.
-        second: the same of the second.
-        groups: of each picture.
-    """
-    _, place = np.unique(np.array(groups), return_inverse=True)
-    lead = np.rint(np.bincount(place, weights=first.astype(np.float64) - second))
-    ahead, behind = int((lead > 0).sum()), int((lead < 0).sum())
-    return ahead, behind, min(1.0, 2 * binomial_cdf(min(ahead, behind), ahead + behind, 0.5))
 
 
 def _pairs(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leakdet_tf.analysis.classification import ABSENT, PER_CLASS
-from leakdet_tf.analysis.compare import LEVEL
-from leakdet_tf.analysis.intervals import cell
+from leakdet_tf.analysis.stats.intervals import cell
+from leakdet_tf.analysis.stats.significance import LEVEL
 from leakdet_tf.analysis.tables import markdown_table, text_table
 from leakdet_tf.data.items import told_of_rendered
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.detection import wilson
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.core.errors import ContractError, DataError
 
 TOLERANCE = 15 / 224

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.detection import wilson
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.config.data import Input, Source
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.analysis import classification, evaluate
-from leakdet_tf.analysis.intervals import Bounded, bounded, cell
+from leakdet_tf.analysis.stats.intervals import Bounded, bounded, cell
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.files import whole_file

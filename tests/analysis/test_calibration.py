@@ -16,7 +16,6 @@ from leakdet_tf.analysis.calibration import (
     LEAST_T,
     MOST_T,
     apply_temperature,
-    binomial_cdf,
     brier,
     choose_abstain,
     ece,
@@ -26,9 +25,9 @@ from leakdet_tf.analysis.calibration import (
     quality,
     reliability,
     risk_coverage,
-    upper_bound,
 )
 from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.stats.significance import binomial_cdf, upper_bound
 from leakdet_tf.core.errors import DataError
 
 NAMES = ("ok", "oil_leak", "gas_leak", "crack")

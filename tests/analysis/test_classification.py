@@ -25,8 +25,8 @@ from leakdet_tf.analysis.classification import (
     sides_of,
     wilson_of,
 )
-from leakdet_tf.analysis.detection import wilson
 from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError
 

@@ -11,10 +11,10 @@ from scipy.stats import binomtest
 
 from leakdet_tf.analysis.classification import measure
 from leakdet_tf.analysis.classification import report as class_report
-from leakdet_tf.analysis.detection import wilson
-from leakdet_tf.analysis.matrix import Entry, mcnemar, report, told
+from leakdet_tf.analysis.matrix import Entry, report, told
 from leakdet_tf.analysis.matrix_text import conclusions, lines, markdown
 from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.stats.significance import mcnemar, wilson
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError
 

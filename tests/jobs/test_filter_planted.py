@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from leakdet_tf.analysis.detection import wilson
+from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.cli.synth_filter import command
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, DataError

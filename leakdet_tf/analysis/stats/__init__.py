@@ -1,0 +1,1 @@
+"""Statistics that every report needs: intervals, bounds of shares, tests of differences."""
