@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from leakdet_tf.analysis.box_answers import Answers, joined
 from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
 from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_pictures, figures_of
-from leakdet_tf.analysis.compare import differing
+from leakdet_tf.analysis.comparison import OF_BOXES, differing
 from leakdet_tf.analysis.stats.intervals import number_or_none
-from leakdet_tf.analysis.stats.significance import holm
+from leakdet_tf.analysis.stats.significance import LEVEL, holm, swap_test
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
-METRICS = {"map50": "mAP .5", "map": "mAP .5:.95"}
-"""What can be compared, beside ``ap50:<class>``."""
-LEVEL = 0.05
 RESAMPLES = PERMUTATIONS = 2000
 EXACT = 10
 """Up to so many groups on which two detectors differ, all swaps are tried instead of a random choice of them."""
 _BATCH = 250  # swaps at a time, to bound memory
-_ROUNDING = 1e-12
 
 
 def check_comparable(first: Answers, second: Answers) -> None:
@@ -54,12 +51,12 @@ def check_comparable(first: Answers, second: Answers) -> None:
 
 
 def check_metric(metric: str, classes: tuple[str, ...]) -> None:
-    """Make sure that there is such a metric: one of :data:`METRICS`, or ``ap50:<class>``.
+    """Make sure that there is such a metric: one of :data:`OF_BOXES`, or ``ap50:<class>``.
 
     Raises:
         ConfigError: there is not.
     """
-    known = [*METRICS, *(f"ap50:{name}" for name in classes)]
+    known = [*OF_BOXES, *(f"ap50:{name}" for name in classes)]
     if metric not in known:
         raise ConfigError(f"--metric {metric}: unknown", remedy=did_you_mean(metric, known))
 
@@ -118,7 +115,7 @@ def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) 
                 "folder": str(run.folder),
                 "weights_sha256": run.report.get("weights_sha256"),
                 "settings": {key: run.settings.get(key) for key in keys},
-                "metrics": {key: run.report["metrics"][key] for key in (*METRICS, "ap50")},
+                "metrics": {key: run.report["metrics"][key] for key in (*OF_BOXES, "ap50")},
             }
             for run in runs
         ],
@@ -197,18 +194,13 @@ def _swapped(
         same = all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ("boxes", "scores", "labels"))
         differ[group] |= not same
     groups = np.flatnonzero(differ)
-    exact = len(groups) <= EXACT
-    total = 2 ** len(groups) if exact else permutations
-    generator, larger = np.random.default_rng(seed), 0
-    for start in range(0, total, _BATCH):
-        size = min(_BATCH, total - start)
-        choice = np.zeros((size, len(differ)))
-        if exact:
-            choice[:, groups] = (np.arange(start, start + size)[:, None] >> np.arange(len(groups))) & 1
-        else:
-            choice[:, groups] = generator.integers(0, 2, (size, len(groups)))
+
+    def gap(swaps: npt.NDArray[Any]) -> Floats:
+        choice = np.zeros((len(swaps), len(differ)))
+        choice[:, groups] = swaps
         weights = choice[:, place]
-        gap = _gap(both, 1 - weights, weights, metric, first.classes)
-        # an undefined difference counts as a large one, which errs on the careful side
-        larger += int(np.count_nonzero(~(np.abs(gap) < abs(seen) - _ROUNDING)))
-    return (larger / total if exact else (1 + larger) / (1 + total)), total
+        return _gap(both, 1 - weights, weights, metric, first.classes)
+
+    return swap_test(
+        gap, seen, len(groups), exact=EXACT, seed=seed, permutations=permutations, batch=_BATCH, dtype=np.int64
+    )

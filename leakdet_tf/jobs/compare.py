@@ -13,7 +13,8 @@ import tomllib
 
 from leakdet_tf.analysis import box_compare
 from leakdet_tf.analysis.box_answers import BOXES, Answers, load_boxes
-from leakdet_tf.analysis.compare import Run, check_comparable, check_metric, compare, draw, lines, markdown
+from leakdet_tf.analysis.compare import Run, check_comparable, check_metric, compare
+from leakdet_tf.analysis.comparison import draw, lines, markdown
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.tables import COUNTS, PerPicture, load_counts
 from leakdet_tf.core.errors import DataError

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.analysis.boundary import boundary_ratios
-from leakdet_tf.analysis.compare import Run, check_metric, compare, conclusions, draw, lines, markdown, paired_p
+from leakdet_tf.analysis.compare import Run, check_metric, compare, paired_p
+from leakdet_tf.analysis.comparison import conclusions, draw, lines, markdown
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.stats.significance import holm
 from leakdet_tf.analysis.tables import PerPicture, load_counts, save_counts, text_table
@@ -88,7 +89,7 @@ def test_random_swaps_come_near_the_exact_p(monkeypatch: pytest.MonkeyPatch) -> 
     first, second = noisy(3, 12, 0.02)
     exact, tried = paired_p(table(first), table(second), "mean_iou")
     assert tried == 4096
-    monkeypatch.setattr("leakdet_tf.analysis.stats.significance.EXACT", 0)
+    monkeypatch.setattr("leakdet_tf.analysis.compare.EXACT", 0)
     drawn, tried = paired_p(table(first), table(second), "mean_iou")
     assert tried == 10_000
     assert exact is not None
