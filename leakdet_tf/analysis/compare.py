@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from leakdet_tf.analysis.boundary import boundary_ratios
 from leakdet_tf.analysis.comparison import OF_PIXELS, differing
+from leakdet_tf.analysis.counts import PerPicture
 from leakdet_tf.analysis.stats.intervals import drawn as drawn_pictures
 from leakdet_tf.analysis.stats.intervals import number_or_none, stacked
 from leakdet_tf.analysis.stats.significance import LEVEL, holm, swap_test
-from leakdet_tf.analysis.tables import PerPicture
 from leakdet_tf.core.confusion import Ratios, ratios
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 

@@ -14,9 +14,10 @@ from PIL import Image
 from leakdet_tf.analysis.boundary import boundary_ratios
 from leakdet_tf.analysis.compare import Run, check_metric, compare, paired_p
 from leakdet_tf.analysis.comparison import conclusions, draw, lines, markdown
+from leakdet_tf.analysis.counts import PerPicture, load_counts, save_counts
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.stats.significance import holm
-from leakdet_tf.analysis.tables import PerPicture, load_counts, save_counts, text_table
+from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.core.confusion import ratios
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.labels import Labelling
