@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.counts import COUNTS, PerPicture, save_counts
-from leakdet_tf.analysis.evaluate import lines, measure, report
+from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, save_counts
+from leakdet_tf.analysis.segment.report import lines, measure, report
 from leakdet_tf.config.data import Data, Input
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.contract import Contract, classes_of

@@ -73,7 +73,7 @@ class BoxRun:
 
 
 def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """The comparison as plain data, as :func:`leakdet_tf.analysis.compare.compare` gives it of segmenters.
+    """The comparison as plain data, as :func:`leakdet_tf.analysis.segment.compare.compare` gives it of segmenters.
 
     Each run's figures and their intervals are those of its own report.
 

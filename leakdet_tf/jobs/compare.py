@@ -13,10 +13,10 @@ import tomllib
 
 from leakdet_tf.analysis import box_compare
 from leakdet_tf.analysis.box_answers import BOXES, Answers, load_boxes
-from leakdet_tf.analysis.compare import Run, check_comparable, check_metric, compare
 from leakdet_tf.analysis.comparison import draw, lines, markdown
-from leakdet_tf.analysis.counts import COUNTS, PerPicture, load_counts
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.segment.compare import Run, check_comparable, check_metric, compare
+from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, load_counts
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text
 from leakdet_tf.jobs.runs import EXPERIMENT, Log

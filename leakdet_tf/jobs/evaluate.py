@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakdet_tf.analysis import detection
-from leakdet_tf.analysis.counts import COUNTS, PerPicture, save_counts
-from leakdet_tf.analysis.evaluate import lines, measure, report
-from leakdet_tf.analysis.examples import examples, page
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.segment import pod as detection
+from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, save_counts
+from leakdet_tf.analysis.segment.figures import examples, page
+from leakdet_tf.analysis.segment.report import lines, measure, report
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment

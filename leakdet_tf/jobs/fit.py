@@ -324,8 +324,8 @@ def _finish(folder: Path, contract: Contract, model: Any, outcome: Any) -> Opene
 
 
 def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[Item], outcome: Any) -> None:
-    from leakdet_tf.analysis.examples import examples
     from leakdet_tf.analysis.figures import curves, save
+    from leakdet_tf.analysis.segment.figures import examples
     from leakdet_tf.training.loop import MONITORS
 
     if outcome.rows:

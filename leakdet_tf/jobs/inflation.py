@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.evaluate import measure
+from leakdet_tf.analysis.segment.report import measure
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.confusion import Counts, ratios
 from leakdet_tf.core.errors import ConfigError

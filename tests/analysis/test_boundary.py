@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from leakdet_tf.analysis import boundary
-from leakdet_tf.analysis.boundary import boundary_counts, boundary_ratios, default_tolerance
+from leakdet_tf.analysis.segment import boundary
+from leakdet_tf.analysis.segment.boundary import boundary_counts, boundary_ratios, default_tolerance
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE

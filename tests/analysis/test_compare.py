@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.boundary import boundary_ratios
-from leakdet_tf.analysis.compare import Run, check_metric, compare, paired_p
 from leakdet_tf.analysis.comparison import conclusions, draw, lines, markdown
-from leakdet_tf.analysis.counts import PerPicture, load_counts, save_counts
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.segment.boundary import boundary_ratios
+from leakdet_tf.analysis.segment.compare import Run, check_metric, compare, paired_p
+from leakdet_tf.analysis.segment.counts import PerPicture, load_counts, save_counts
 from leakdet_tf.analysis.stats.significance import holm
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.core.confusion import ratios
@@ -90,7 +90,7 @@ def test_random_swaps_come_near_the_exact_p(monkeypatch: pytest.MonkeyPatch) -> 
     first, second = noisy(3, 12, 0.02)
     exact, tried = paired_p(table(first), table(second), "mean_iou")
     assert tried == 4096
-    monkeypatch.setattr("leakdet_tf.analysis.compare.EXACT", 0)
+    monkeypatch.setattr("leakdet_tf.analysis.segment.compare.EXACT", 0)
     drawn, tried = paired_p(table(first), table(second), "mean_iou")
     assert tried == 10_000
     assert exact is not None

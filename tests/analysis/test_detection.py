@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from scipy.optimize import minimize
 
-from leakdet_tf.analysis.detection import Detection, collect, draw, lines, logistic, report
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.segment.pod import Detection, collect, draw, lines, logistic, report
 from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.evaluate import intervals, lines, measure, report
-from leakdet_tf.analysis.examples import examples, page
 from leakdet_tf.analysis.figures import curves, save
+from leakdet_tf.analysis.segment.figures import examples, page
+from leakdet_tf.analysis.segment.report import intervals, lines, measure, report
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import ratios
 from leakdet_tf.core.contract import Contract, classes_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from leakdet_tf.analysis.counts import PerPicture, save_counts
+from leakdet_tf.analysis.segment.counts import PerPicture, save_counts
 from leakdet_tf.cli.compare import command
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.counts import load_counts
+from leakdet_tf.analysis.segment.counts import load_counts
 from leakdet_tf.core.errors import ConfigError, LeakdetError
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.fit import fit

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis import detection
-from leakdet_tf.analysis.boundary import boundary_counts, boundary_ratios
-from leakdet_tf.analysis.detection import Detection, collect
+from leakdet_tf.analysis.segment import pod as detection
+from leakdet_tf.analysis.segment.boundary import boundary_counts, boundary_ratios
+from leakdet_tf.analysis.segment.pod import Detection, collect
 from leakdet_tf.analysis.stats.intervals import bounded, bounds, drawn, method, number_or_none, stacked
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion import Counts, Ratios, ratios
@@ -34,7 +34,7 @@ class Measured:
     """What was counted on every picture, and the figures drawn from the sums.
 
     ``counts``: int64 (N, L, C), rows the truth's labels. ``boundary``: int64 (N, C, 4), see
-    :mod:`~leakdet_tf.analysis.boundary`. ``sources``: each picture's source. ``low`` and ``high`` bound each figure by
+    :mod:`~leakdet_tf.analysis.segment.boundary`. ``sources``: each picture's source. ``low`` and ``high`` bound each figure by
     bootstrap over pictures; they are NaN for a single picture. ``found`` holds what a rendered picture's parameters
     allow to say about detection.
     """

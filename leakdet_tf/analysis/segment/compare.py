@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.boundary import boundary_ratios
 from leakdet_tf.analysis.comparison import OF_PIXELS, differing
-from leakdet_tf.analysis.counts import PerPicture
+from leakdet_tf.analysis.segment.boundary import boundary_ratios
+from leakdet_tf.analysis.segment.counts import PerPicture
 from leakdet_tf.analysis.stats.intervals import drawn as drawn_pictures
 from leakdet_tf.analysis.stats.intervals import number_or_none, stacked
 from leakdet_tf.analysis.stats.significance import LEVEL, holm, swap_test

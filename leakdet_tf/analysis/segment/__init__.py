@@ -1,0 +1,1 @@
+"""A segmenter's reports: figures by pixel and outline, probability of detection, comparisons."""
