@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from leakdet_tf.analysis.scores import load_scores
+from leakdet_tf.analysis.classify.scores import load_scores
 from leakdet_tf.jobs.data import render
 from leakdet_tf.jobs.fit import fit
 from leakdet_tf.synth.folder.request import Request

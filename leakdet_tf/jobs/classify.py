@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.analysis import calibration
-from leakdet_tf.analysis.class_figures import Shown, confusion, reliability, risk_coverage, sheet
-from leakdet_tf.analysis.classification import Measured, lines, measure, report
+from leakdet_tf.analysis.classify import calibration
+from leakdet_tf.analysis.classify.figures import Shown, confusion, reliability, risk_coverage, sheet
+from leakdet_tf.analysis.classify.report import Measured, lines, measure, report
+from leakdet_tf.analysis.classify.scores import SCORES, Answers, save_scores
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.scores import SCORES, Answers, save_scores
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.analysis import classification
+from leakdet_tf.analysis.classify import report as classification
 from leakdet_tf.analysis.segment import report as evaluate
 from leakdet_tf.analysis.stats.intervals import Bounded, bounded, cell
 from leakdet_tf.analysis.tables import text_table

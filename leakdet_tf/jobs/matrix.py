@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from leakdet_tf.analysis.class_figures import heat
+from leakdet_tf.analysis.classify.figures import heat
+from leakdet_tf.analysis.classify.matrix import Entry, report
+from leakdet_tf.analysis.classify.matrix_text import lines, markdown
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.matrix import Entry, report
-from leakdet_tf.analysis.matrix_text import lines, markdown
-from leakdet_tf.analysis.scores import Answers
 from leakdet_tf.config.data import Source
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.class_figures import Shown, sheet
+from leakdet_tf.analysis.classify.figures import Shown, sheet
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.contract import Contract

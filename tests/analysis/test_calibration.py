@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 from scipy.stats import beta, binom
 from sklearn.metrics import brier_score_loss, log_loss
 
-from leakdet_tf.analysis.calibration import (
+from leakdet_tf.analysis.classify.calibration import (
     LEAST_T,
     MOST_T,
     apply_temperature,
@@ -26,7 +26,7 @@ from leakdet_tf.analysis.calibration import (
     reliability,
     risk_coverage,
 )
-from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.stats.significance import binomial_cdf, upper_bound
 from leakdet_tf.core.errors import DataError
 

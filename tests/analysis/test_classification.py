@@ -15,7 +15,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from leakdet_tf.analysis.classification import (
+from leakdet_tf.analysis.classify.report import (
     PER_CLASS,
     Measured,
     figures_of,
@@ -25,7 +25,7 @@ from leakdet_tf.analysis.classification import (
     sides_of,
     wilson_of,
 )
-from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError

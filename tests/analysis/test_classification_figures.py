@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import expit, softmax
 
-from leakdet_tf.analysis import class_figures
-from leakdet_tf.analysis.calibration import risk_coverage
-from leakdet_tf.analysis.class_figures import Shown
-from leakdet_tf.analysis.classification import measure
-from leakdet_tf.analysis.classification import report as report_of
+from leakdet_tf.analysis.classify import figures as class_figures
+from leakdet_tf.analysis.classify.calibration import risk_coverage
+from leakdet_tf.analysis.classify.figures import Shown
+from leakdet_tf.analysis.classify.matrix import Entry
+from leakdet_tf.analysis.classify.matrix import report as matrix_of
+from leakdet_tf.analysis.classify.report import measure
+from leakdet_tf.analysis.classify.report import report as report_of
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.matrix import Entry
-from leakdet_tf.analysis.matrix import report as matrix_of
-from leakdet_tf.analysis.scores import Answers
 from leakdet_tf.config.schema import Evaluate
 
 NAMES = ("ok", "oil_$leak$_of_a_long_name", "crack")

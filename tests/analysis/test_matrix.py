@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from leakdet_tf.analysis.classification import measure
-from leakdet_tf.analysis.classification import report as class_report
-from leakdet_tf.analysis.matrix import Entry, report, told
-from leakdet_tf.analysis.matrix_text import conclusions, lines, markdown
-from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.classify.matrix import Entry, report, told
+from leakdet_tf.analysis.classify.matrix_text import conclusions, lines, markdown
+from leakdet_tf.analysis.classify.report import measure
+from leakdet_tf.analysis.classify.report import report as class_report
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.stats.significance import mcnemar, wilson
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.errors import DataError

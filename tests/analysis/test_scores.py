@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.calibration import calibrated
-from leakdet_tf.analysis.scores import Answers, check_labelled, load_scores, save_scores
+from leakdet_tf.analysis.classify.calibration import calibrated
+from leakdet_tf.analysis.classify.scores import Answers, check_labelled, load_scores, save_scores
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.calibration import Abstain
-from leakdet_tf.analysis.class_figures import risk_coverage
-from leakdet_tf.analysis.scores import load_scores
+from leakdet_tf.analysis.classify.calibration import Abstain
+from leakdet_tf.analysis.classify.figures import risk_coverage
+from leakdet_tf.analysis.classify.scores import load_scores
 from leakdet_tf.cli import main
 from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract
@@ -141,7 +141,7 @@ def test_the_threshold_that_was_chosen_reaches_the_bundle_and_its_answers(
 ) -> None:
     own = Path(shutil.copytree(tones[0], tmp_path / "own"))
     chosen = Abstain(0.9999, 0.2, 0.95, 14, 0.7, 0.0, 0.19)
-    monkeypatch.setattr("leakdet_tf.analysis.calibration.choose_abstain", lambda *_, **__: chosen)
+    monkeypatch.setattr("leakdet_tf.analysis.classify.calibration.choose_abstain", lambda *_, **__: chosen)
     lines: list[str] = []
     calibrate_run(str(own), overrides=[], threshold=None, log=lines.append)
     assert "answers below 1.000 are unsure" in "\n".join(lines)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.calibration import calibrated, quality, risk_coverage
-from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
+from leakdet_tf.analysis.classify.calibration import calibrated, quality, risk_coverage
+from leakdet_tf.analysis.classify.scores import Answers, Flags, check_labelled
 from leakdet_tf.analysis.stats.intervals import bounded, bounds, cell, drawn, method, number_or_none, places, stacked
 from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.analysis.tables import text_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from leakdet_tf.analysis.classification import ABSENT, PER_CLASS
+from leakdet_tf.analysis.classify.report import ABSENT, PER_CLASS
 from leakdet_tf.analysis.stats.intervals import cell
 from leakdet_tf.analysis.stats.significance import LEVEL
 from leakdet_tf.analysis.tables import markdown_table, text_table

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
+from leakdet_tf.analysis.classify.scores import Answers, Flags, check_labelled
 from leakdet_tf.analysis.stats.significance import binomial_cdf, upper_bound, wilson
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import TINY, certainty, decided, logits_of, tempered

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.analysis.calibration import calibrated
-from leakdet_tf.analysis.classification import Measured, decisions, measure, wilson_of
-from leakdet_tf.analysis.scores import Answers
+from leakdet_tf.analysis.classify.calibration import calibrated
+from leakdet_tf.analysis.classify.report import Measured, decisions, measure, wilson_of
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.stats.intervals import bounded, bounds, number_or_none
 from leakdet_tf.analysis.stats.significance import LEVEL, holm, mcnemar
 from leakdet_tf.config.schema import Evaluate

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from leakdet_tf.analysis.calibration import Curve
-from leakdet_tf.analysis.matrix_text import size_of
+from leakdet_tf.analysis.classify.calibration import Curve
+from leakdet_tf.analysis.classify.matrix_text import size_of
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.tasks.segment import viewable
 

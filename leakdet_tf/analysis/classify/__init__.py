@@ -1,0 +1,1 @@
+"""A classifier's reports: figures by picture, calibration, and the matrix of models and test sets."""
