@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.box_answers import LOW
+from leakdet_tf.analysis.detect.answers import LOW
 from leakdet_tf.core.boxes import overlaps, suppress
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec

@@ -11,9 +11,9 @@ from typing import Any
 
 import tomllib
 
-from leakdet_tf.analysis import box_compare
-from leakdet_tf.analysis.box_answers import BOXES, Answers, load_boxes
 from leakdet_tf.analysis.comparison import draw, lines, markdown
+from leakdet_tf.analysis.detect import compare as box_compare
+from leakdet_tf.analysis.detect.answers import BOXES, Answers, load_boxes
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.segment.compare import Run, check_comparable, check_metric, compare
 from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, load_counts

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from leakdet_tf.analysis.box_answers import BOXES, Answers, answers_of, decoded, joined, measuring, save_boxes
-from leakdet_tf.analysis.box_figures import examples, precision_recall, sheet, shown_of
-from leakdet_tf.analysis.box_metrics import best_threshold, measure, quick_map
-from leakdet_tf.analysis.box_report import lines, report
+from leakdet_tf.analysis.detect.answers import BOXES, Answers, answers_of, decoded, joined, measuring, save_boxes
+from leakdet_tf.analysis.detect.figures import examples, precision_recall, sheet, shown_of
+from leakdet_tf.analysis.detect.metrics import best_threshold, measure, quick_map
+from leakdet_tf.analysis.detect.report import lines, report
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract

@@ -66,7 +66,7 @@ def _measured(predictor: Predictor, settings: Experiment, items: Sequence[Item])
         given = answer(predictor, settings, items)
         return classification.measure(given, how, seed=seed, temperature=contract.temperature, abstain=contract.abstain)
     if settings.task.kind == "detect":
-        from leakdet_tf.analysis import box_metrics
+        from leakdet_tf.analysis.detect import metrics as box_metrics
         from leakdet_tf.jobs.detect import answer as boxes
 
         # a final file has cut off what is below its threshold: the model is held to it with no more boxes than that

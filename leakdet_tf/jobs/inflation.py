@@ -106,8 +106,8 @@ def difference(
 def _of_boxes(
     opened: Opened, experiment: Experiment, items: Sequence[Item], leaked: npt.NDArray[np.bool_]
 ) -> Inflation:
-    from leakdet_tf.analysis.box_coco import matches
-    from leakdet_tf.analysis.box_metrics import averages, mean
+    from leakdet_tf.analysis.detect.coco import matches
+    from leakdet_tf.analysis.detect.metrics import averages, mean
     from leakdet_tf.jobs.detect import answer
 
     settings = experiment.evaluate

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.box_answers import Answers
+from leakdet_tf.analysis.detect.answers import Answers
 from leakdet_tf.core.records import Boxes
 
 SIZE = (120, 160)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.box_answers import (
+from leakdet_tf.analysis.detect.answers import (
     LOW,
     MOST,
     Answers,
@@ -21,7 +21,7 @@ from leakdet_tf.analysis.box_answers import (
     measuring,
     save_boxes,
 )
-from leakdet_tf.analysis.box_metrics import quick_map
+from leakdet_tf.analysis.detect.metrics import quick_map
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ContractError, DataError
 from leakdet_tf.core.images import Geometry, ImageSpec

@@ -9,9 +9,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.box_answers import Answers
-from leakdet_tf.analysis.box_compare import check_comparable, difference
-from leakdet_tf.analysis.box_metrics import map_of, quick_map
+from leakdet_tf.analysis.detect.answers import Answers
+from leakdet_tf.analysis.detect.compare import check_comparable, difference
+from leakdet_tf.analysis.detect.metrics import map_of, quick_map
 from leakdet_tf.core.errors import ConfigError, DataError
 
 Chance = Callable[..., Answers]

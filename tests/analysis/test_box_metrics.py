@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.box_answers import Answers
-from leakdet_tf.analysis.box_coco import HIT, IGNORED, curves, matches
-from leakdet_tf.analysis.box_metrics import (
+from leakdet_tf.analysis.detect.answers import Answers
+from leakdet_tf.analysis.detect.coco import HIT, IGNORED, curves, matches
+from leakdet_tf.analysis.detect.metrics import (
     best_threshold,
     counts_at,
     map_of,

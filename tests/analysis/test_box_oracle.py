@@ -13,9 +13,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from leakdet_tf.analysis.box_answers import Answers, joined
-from leakdet_tf.analysis.box_coco import AREAS, IOUS, MOST, RECALLS, curves, matches
-from leakdet_tf.analysis.box_metrics import averages, figures_of, map_of, quick_map
+from leakdet_tf.analysis.detect.answers import Answers, joined
+from leakdet_tf.analysis.detect.coco import AREAS, IOUS, MOST, RECALLS, curves, matches
+from leakdet_tf.analysis.detect.metrics import averages, figures_of, map_of, quick_map
 
 CASES = 1000
 EXACT = 1e-12

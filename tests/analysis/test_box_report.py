@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from leakdet_tf.analysis import box_figures
-from leakdet_tf.analysis.box_answers import Answers
-from leakdet_tf.analysis.box_figures import examples, precision_recall, sheet, shown_of
-from leakdet_tf.analysis.box_metrics import Measured, map_of, measure, quick_map
-from leakdet_tf.analysis.box_report import lines, report
+from leakdet_tf.analysis.detect import figures as box_figures
+from leakdet_tf.analysis.detect.answers import Answers
+from leakdet_tf.analysis.detect.figures import examples, precision_recall, sheet, shown_of
+from leakdet_tf.analysis.detect.metrics import Measured, map_of, measure, quick_map
+from leakdet_tf.analysis.detect.report import lines, report
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.records import Origin, Sample

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.box_answers import answers_of
+from leakdet_tf.analysis.detect.answers import answers_of
 from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.records import Boxes, Origin, Sample

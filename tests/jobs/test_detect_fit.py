@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.box_answers import load_boxes
+from leakdet_tf.analysis.detect.answers import load_boxes
 from leakdet_tf.cli import main
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, ModelError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.box_answers import Answers
+from leakdet_tf.analysis.detect.answers import Answers
 from leakdet_tf.core.errors import MissingExtraError
 
 IOUS: npt.NDArray[np.float64] = np.linspace(0.5, 0.95, 10)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.box_answers import Answers, joined
-from leakdet_tf.analysis.box_coco import IOUS, Matches, matches
-from leakdet_tf.analysis.box_metrics import Floats, averages, drawn_pictures, figures_of
 from leakdet_tf.analysis.comparison import OF_BOXES, differing
+from leakdet_tf.analysis.detect.answers import Answers, joined
+from leakdet_tf.analysis.detect.coco import IOUS, Matches, matches
+from leakdet_tf.analysis.detect.metrics import Floats, averages, drawn_pictures, figures_of
 from leakdet_tf.analysis.stats.intervals import number_or_none
 from leakdet_tf.analysis.stats.significance import LEVEL, holm, swap_test
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean

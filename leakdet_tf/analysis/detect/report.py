@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.analysis.box_answers import LOW
-from leakdet_tf.analysis.box_coco import AREAS, IOUS, MOST
-from leakdet_tf.analysis.box_metrics import ABSENT, AT_THRESHOLD, OVERALL, PER_CLASS, Measured, quick_map, ratios_at
+from leakdet_tf.analysis.detect.answers import LOW
+from leakdet_tf.analysis.detect.coco import AREAS, IOUS, MOST
+from leakdet_tf.analysis.detect.metrics import ABSENT, AT_THRESHOLD, OVERALL, PER_CLASS, Measured, quick_map, ratios_at
 from leakdet_tf.analysis.stats.intervals import bounded, cell, method, number_or_none
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
@@ -20,7 +20,7 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
     """The report as plain data for JSON. Undefined figures are null.
 
     Args:
-        measured: from :func:`~leakdet_tf.analysis.box_metrics.measure`.
+        measured: from :func:`~leakdet_tf.analysis.detect.metrics.measure`.
         settings: the experiment's ``[evaluate]``.
         about: what was measured on what: kind of model, contract, folder, split, pictures' digest.
     """

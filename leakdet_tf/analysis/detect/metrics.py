@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.box_answers import Answers
-from leakdet_tf.analysis.box_coco import (
+from leakdet_tf.analysis.detect.answers import Answers
+from leakdet_tf.analysis.detect.coco import (
     AREAS,
     FALSE,
     HIT,
@@ -109,7 +109,7 @@ def figures_of(ap: Floats, recall: Floats) -> Ratios:
     """COCO's figures from average precision and recall (..., T, K, A); leading axes are kept.
 
     ``map`` is over all overlaps .5 to .95, ``map50`` and ``map75`` at one of them, ``map_small`` … over boxes of a size
-    of :data:`~leakdet_tf.analysis.box_coco.AREAS`; ``ar`` is the mean recall over the overlaps. All are means over the
+    of :data:`~leakdet_tf.analysis.detect.coco.AREAS`; ``ar`` is the mean recall over the overlaps. All are means over the
     classes that are there. ``ap``, ``ap50``, ``ap75`` and ``ar_of`` (..., K) are each class's. Sizes that were not
     evaluated are left out.
     """

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from leakdet_tf.analysis.box_answers import Floats, answers_of
-from leakdet_tf.analysis.box_coco import HIT, IGNORED, RECALLS, matches
-from leakdet_tf.analysis.box_metrics import Judged, Measured, judged, sweep
+from leakdet_tf.analysis.detect.answers import Floats, answers_of
+from leakdet_tf.analysis.detect.coco import HIT, IGNORED, RECALLS, matches
+from leakdet_tf.analysis.detect.metrics import Judged, Measured, judged, sweep
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import Boxes, Sample
 from leakdet_tf.core.tasks.segment import viewable

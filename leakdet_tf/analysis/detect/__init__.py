@@ -1,0 +1,1 @@
+"""A detector's reports: COCO's figures by box, sheets of pictures, comparisons."""
