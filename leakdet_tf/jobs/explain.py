@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from leakdet_tf.analysis import pointing
 from leakdet_tf.analysis.contact import Twins, sheet
+from leakdet_tf.analysis.explain import pointing
+from leakdet_tf.analysis.explain.pointing import Flags, Heat, Pointed, point
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.pointing import Flags, Heat, Pointed, point
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
@@ -121,7 +121,7 @@ def explain(
     opened = open_model(run)
     if opened.note:
         log(opened.note)
-    from leakdet_tf.analysis.explain import GradCam
+    from leakdet_tf.analysis.explain.heat import GradCam
 
     settings, predictor = load(run / EXPERIMENT), opened.predictor
     if predictor.contract.task == "detect":
@@ -242,7 +242,7 @@ class _Work:
         return Case(images, truth, mask, self.finder.names(path))
 
     def row(self, case: Case, path: Path, drawn: Path) -> dict[str, Any]:
-        from leakdet_tf.analysis.explain import overlay, spread, thumbnail
+        from leakdet_tf.analysis.explain.heat import overlay, spread, thumbnail
 
         image = case.images[self.contract.primary]
         reading = read_answer(self.predictor.predict(case.images), case.truth, self.contract, self.index, self.truly)

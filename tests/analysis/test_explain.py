@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.analysis.explain import GradCam, grad_cam, overlay, spread, thumbnail
+from leakdet_tf.analysis.explain.heat import GradCam, grad_cam, overlay, spread, thumbnail
 from leakdet_tf.core.errors import ContractError, ModelError
 from leakdet_tf.core.images import Geometry, letterbox
 from leakdet_tf.models import unet
@@ -263,7 +263,7 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SCRIPT = """
 import sys
 import numpy as np
-from leakdet_tf.analysis.explain import GradCam
+from leakdet_tf.analysis.explain.heat import GradCam
 from leakdet_tf.models import unet
 
 model = unet((64, 64, 3), 3, encoder_options={"width": 4}, decoder_filters=(8, 8, 8, 4, 4), seed=0)

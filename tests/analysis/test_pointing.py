@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakdet_tf.analysis.pointing import Pointed, lines, peak, point, summary
+from leakdet_tf.analysis.explain.pointing import Pointed, lines, peak, point, summary
 from leakdet_tf.core.errors import ContractError, DataError
 
 

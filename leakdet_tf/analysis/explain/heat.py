@@ -16,7 +16,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
-from leakdet_tf.analysis.pointing import Flags, Heat, peak
+from leakdet_tf.analysis.explain.pointing import Flags, Heat, peak
 from leakdet_tf.core.errors import ContractError, ModelError, did_you_mean
 from leakdet_tf.core.images import Geometry, Pixels, Size, as_channels
 from leakdet_tf.core.tasks.segment import decide, viewable

@@ -1,0 +1,1 @@
+"""Where a model looked: heat maps, and the pointing game that scores them."""
