@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.segment import pod as detection
+from leakdet_tf.analysis.segment import pod
 from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, save_counts
 from leakdet_tf.analysis.segment.figures import examples, page
 from leakdet_tf.analysis.segment.report import lines, measure, report
@@ -119,7 +119,7 @@ def write_report(
     save(page(found, predictor.contract), files[2])
     for name, part in found.get("detection", {}).items():
         files.append(folder / f"detection-{name}.png")
-        save(detection.draw(part), files[-1])
+        save(pod.draw(part), files[-1])
     tables = truth_tables(settings.data, settings.task.classes)
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
         shown = [read(item, tables[item.source]).sample for item in chosen]

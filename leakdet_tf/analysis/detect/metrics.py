@@ -109,7 +109,7 @@ def figures_of(ap: Floats, recall: Floats) -> Ratios:
     """COCO's figures from average precision and recall (..., T, K, A); leading axes are kept.
 
     ``map`` is over all overlaps .5 to .95, ``map50`` and ``map75`` at one of them, ``map_small`` … over boxes of a size
-    of :data:`~leakdet_tf.analysis.detect.coco.AREAS`; ``ar`` is the mean recall over the overlaps. All are means over the
+    of :data:`~.detect.coco.AREAS`; ``ar`` is the mean recall over the overlaps. All are means over the
     classes that are there. ``ap``, ``ap50``, ``ap75`` and ``ar_of`` (..., K) are each class's. Sizes that were not
     evaluated are left out.
     """

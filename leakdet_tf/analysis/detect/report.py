@@ -20,7 +20,7 @@ def report(measured: Measured, settings: Evaluate, about: dict[str, Any]) -> dic
     """The report as plain data for JSON. Undefined figures are null.
 
     Args:
-        measured: from :func:`~leakdet_tf.analysis.detect.metrics.measure`.
+        measured: from :func:`~.detect.metrics.measure`.
         settings: the experiment's ``[evaluate]``.
         about: what was measured on what: kind of model, contract, folder, split, pictures' digest.
     """

@@ -22,7 +22,7 @@ class PerPicture:
     """What was counted on each picture, in the order of its ids.
 
     ``counts`` int64 (N, L, C) are pixels, rows the truth's labels; ``boundary`` int64 (N, C, 4) are boundary pixels
-    as :func:`~leakdet_tf.analysis.segment.boundary.boundary_counts` has them; ``members`` bool (L, C) says which classes each
+    as :func:`~.segment.boundary.boundary_counts` has them; ``members`` bool (L, C) says which classes each
     label allows.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.segment import pod as detection
+from leakdet_tf.analysis.segment import pod
 from leakdet_tf.analysis.segment.boundary import boundary_counts, boundary_ratios
 from leakdet_tf.analysis.segment.pod import Detection, collect
 from leakdet_tf.analysis.stats.intervals import bounded, bounds, drawn, method, number_or_none, stacked
@@ -34,7 +34,7 @@ class Measured:
     """What was counted on every picture, and the figures drawn from the sums.
 
     ``counts``: int64 (N, L, C), rows the truth's labels. ``boundary``: int64 (N, C, 4), see
-    :mod:`~leakdet_tf.analysis.segment.boundary`. ``sources``: each picture's source. ``low`` and ``high`` bound each figure by
+    :mod:`~.segment.boundary`. ``sources``: each picture's source. ``low`` and ``high`` bound each figure by
     bootstrap over pictures; they are NaN for a single picture. ``found`` holds what a rendered picture's parameters
     allow to say about detection.
     """
@@ -165,7 +165,7 @@ def report(measured: Measured, predictor: Predictor, settings: Evaluate, about: 
         whole["sources"] = _by_source(measured, labels)
     if measured.found:
         whole["detection"] = {
-            name: detection.report(found, settings.confidence) for name, found in measured.found.items()
+            name: pod.report(found, settings.confidence) for name, found in measured.found.items()
         }
     return whole
 
@@ -197,7 +197,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         each = ", ".join(f"{label} {value:.4f}" for label, value in part["iou"].items() if value is not None)
         text.append(f"{name}: {part['pictures']} pictures, IoU {each}")
     for part in found.get("detection", {}).values():
-        text += detection.lines(part)
+        text += pod.lines(part)
     return text
 
 
