@@ -31,7 +31,7 @@ $(VENV)-diffusion/stamp: $(LOCK) setup.cfg pyproject.toml
 	touch $@
 
 # Keras's other backends are large too. What holds between backends first, then what each promises by itself.
-BETWEEN := tests/analysis/test_explain.py::test_every_backend_finds_the_same_heat
+BETWEEN := tests/analysis/explain/test_heat.py::test_every_backend_finds_the_same_heat
 ON_EACH = tests/training/test_on_every_backend.py tests/training/test_checkpoint.py tests/training/test_steps.py \
   tests/training/test_detect_loop.py
 test-backends: $(VENV)-backends/stamp
