@@ -27,10 +27,10 @@ from by_turns import answer, peak_mb, seconds
 
 from leakdet_tf.config.load import parse
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.jobs import backend
-from leakdet_tf.jobs.backend import USUAL
-from leakdet_tf.jobs.quiet import quiet_start
-from leakdet_tf.jobs.throughput import stepper
+from leakdet_tf.jobs.run import backend
+from leakdet_tf.jobs.run.backend import USUAL
+from leakdet_tf.jobs.run.quiet import quiet_start
+from leakdet_tf.jobs.run.throughput import stepper
 
 MODELS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "unet": ("segment", 128, {"encoder": "resnet18"}),

@@ -47,7 +47,7 @@ def main() -> int:
 
 def trained(given: argparse.Namespace) -> tuple[float, str]:
     """Pictures/s after the first two steps, and the digest of the weights in the end."""
-    from leakdet_tf.jobs.quiet import in_turn, start_tensorflow
+    from leakdet_tf.jobs.run.quiet import in_turn, start_tensorflow
 
     if given.alone == "on" and not given.xla and not in_turn():
         raise SystemExit("TF_NUM_INTEROP_THREADS is set to another number than 1")

@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from leakdet_tf.analysis.classify.scores import load_scores
-from leakdet_tf.jobs.data import render
 from leakdet_tf.jobs.fit import fit
+from leakdet_tf.jobs.run.data import render
 from leakdet_tf.synth.folder.request import Request
 from leakdet_tf.synth.folder.writer import MANIFEST
 from leakdet_tf.synth.leak import generator as leak

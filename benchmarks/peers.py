@@ -123,7 +123,7 @@ def ours(name: str, given: argparse.Namespace, kind: Any) -> tuple[Work, Callabl
     if name == "bare":
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     from leakdet_tf.config.train import Train
-    from leakdet_tf.jobs import backend
+    from leakdet_tf.jobs.run import backend
 
     settings = Train.model_validate({"batch_size": given.batch, "learning_rate": 1e-3, **OURS.get(name, {})})
     backend.start("tensorflow", deterministic=True, xla=settings.xla)

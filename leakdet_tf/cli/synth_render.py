@@ -54,7 +54,7 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     exists is checked, never changed.
     """
     generator = str(click.get_current_context().info_name)
-    from leakdet_tf.jobs.data import render
+    from leakdet_tf.jobs.run.data import render
     from leakdet_tf.synth.folder import frozen
     from leakdet_tf.synth.folder.request import SPLITS, Request
     from leakdet_tf.synth.folder.writer import shared_photographs

@@ -21,7 +21,7 @@ from leakdet_tf.edge.benchmark import MAX_FRAMES, Frames, Request, frame_bytes, 
 from leakdet_tf.edge.bundle import SUMS, Bundle, open_bundle
 from leakdet_tf.edge.machine import cores, facts
 from leakdet_tf.jobs.predict import find_pictures
-from leakdet_tf.jobs.runs import EXPERIMENT, Log
+from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
 
 ROUNDS = 3
 """Answers are counted in so many rounds, each in new processes and in the reverse order of the one before."""

@@ -12,7 +12,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.jobs import classify, detect
 from leakdet_tf.jobs.check import parts_of_run
-from leakdet_tf.jobs.runs import Log, Opened, open_model
+from leakdet_tf.jobs.run.runs import Log, Opened, open_model
 
 
 def calibrate_run(run: str, *, overrides: Sequence[str], threshold: float | None, log: Log) -> Path:

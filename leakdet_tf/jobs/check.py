@@ -26,7 +26,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
 from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
-from leakdet_tf.jobs.data import render_if_absent
+from leakdet_tf.jobs.run.data import render_if_absent
 from leakdet_tf.training.progress import Bar, track
 
 Log = Callable[[str], None]
@@ -96,7 +96,7 @@ def check(
 
 
 def _inflation(experiment: Experiment, model: str, checked: Checked, pairs: Sequence[Pair]) -> str:
-    from leakdet_tf.jobs.inflation import inflation
+    from leakdet_tf.jobs.run.inflation import inflation
 
     seen = checked.decoded
     elsewhere = {digest for one in seen if one.split != "test" for digest in one.digests.items()}

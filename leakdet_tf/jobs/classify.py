@@ -23,8 +23,8 @@ from leakdet_tf.data import splits
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.data import samples
-from leakdet_tf.jobs.runs import Log, Opened
+from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.runs import Log, Opened
 from leakdet_tf.training.progress import track
 
 CALIBRATION = "calibration.json"

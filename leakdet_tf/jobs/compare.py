@@ -19,7 +19,7 @@ from leakdet_tf.analysis.segment.compare import Run, check_comparable, check_met
 from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, load_counts
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text
-from leakdet_tf.jobs.runs import EXPERIMENT, Log
+from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
 
 METRICS_FILE = "metrics.json"
 _ABOVE = 3  # folders above an evaluation in which its experiment file may lie

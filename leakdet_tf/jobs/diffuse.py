@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from leakdet_tf.config.diffusion import load
-from leakdet_tf.jobs.runs import Log
+from leakdet_tf.jobs.run.runs import Log
 from leakdet_tf.synth.diffusion import painter as diffusion
 from leakdet_tf.synth.diffusion import prompted
 from leakdet_tf.synth.diffusion.prompted import Painter, asks, paint_folder

@@ -15,7 +15,7 @@ from typing import Any
 import leakdet_tf
 from leakdet_tf import __version__
 from leakdet_tf.edge import machine
-from leakdet_tf.jobs.probe import Found, probe
+from leakdet_tf.jobs.run.probe import Found, probe
 
 _RUNTIMES = {
     "litert": "ai-edge-litert",

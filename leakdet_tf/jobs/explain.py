@@ -33,7 +33,7 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.check import parts_of_run
 from leakdet_tf.jobs.masks import MaskFinder, thing
 from leakdet_tf.jobs.predict import find_pictures, out_names
-from leakdet_tf.jobs.runs import EXPERIMENT, Log, open_model
+from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
 from leakdet_tf.training.progress import track
 
 SHEET = 24

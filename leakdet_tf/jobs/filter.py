@@ -26,8 +26,8 @@ from leakdet_tf.core.tasks import classify
 from leakdet_tf.data.items import Item, pair_up
 from leakdet_tf.data.readers import truth_tables
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.runs import Log, Opened, open_model
-from leakdet_tf.jobs.sieve import Judged, Scores, chance, prepare, table_of, write
+from leakdet_tf.jobs.run.filtered import Judged, Scores, chance, prepare, table_of, write
+from leakdet_tf.jobs.run.runs import Log, Opened, open_model
 from leakdet_tf.synth.folder.writer import LABELS, MANIFEST, read_manifest
 from leakdet_tf.training.progress import track
 

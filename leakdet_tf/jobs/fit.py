@@ -25,10 +25,10 @@ from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require, tidy
-from leakdet_tf.jobs import backend
 from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
-from leakdet_tf.jobs.data import check_places, contributions, decode_all, often, render_if_absent, samples
-from leakdet_tf.jobs.resume import (
+from leakdet_tf.jobs.run import backend
+from leakdet_tf.jobs.run.data import check_places, contributions, decode_all, often, render_if_absent, samples
+from leakdet_tf.jobs.run.resume import (
     DATA,
     ENVIRONMENT,
     as_begun,
@@ -46,11 +46,11 @@ from leakdet_tf.jobs.resume import (
     tell_machine,
     told_again,
 )
-from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
-from leakdet_tf.jobs.start import encoder_weights, new_model, settle, warm_start
-from leakdet_tf.jobs.throughput import decided
-from leakdet_tf.jobs.track import Tracker, tracking
-from leakdet_tf.jobs.track import require as require_tracking
+from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log, Opened, create_run, environment, logger, program
+from leakdet_tf.jobs.run.start import encoder_weights, new_model, settle, warm_start
+from leakdet_tf.jobs.run.throughput import decided
+from leakdet_tf.jobs.run.track import Tracker, tracking
+from leakdet_tf.jobs.run.track import require as require_tracking
 from leakdet_tf.training.interrupt import leaving_at_once
 
 _EXAMPLES = {"segment": 6, "classify": 24, "detect": 12}

@@ -20,7 +20,7 @@ from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.records import Boxes, Classification, Mask
-from leakdet_tf.jobs.runs import Log, open_model
+from leakdet_tf.jobs.run.runs import Log, open_model
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from leakdet_tf.edge import trust
 from leakdet_tf.jobs.benchmark import find_bundles
-from leakdet_tf.jobs.runs import Log
+from leakdet_tf.jobs.run.runs import Log
 
 
 def sign(sources: Sequence[str], *, key: str, replace: bool, log: Log) -> None:

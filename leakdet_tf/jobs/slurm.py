@@ -20,7 +20,7 @@ from pathlib import Path
 from leakdet_tf.config.load import dump, load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import sha256_bytes, write_bytes
-from leakdet_tf.jobs.runs import Log
+from leakdet_tf.jobs.run.runs import Log
 from leakdet_tf.training.interrupt import AGAIN
 
 MOST = 1000

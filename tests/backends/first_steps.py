@@ -20,7 +20,7 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks.detect import VOID
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.jobs import backend
+from leakdet_tf.jobs.run import backend
 
 STEPS, BATCH, COUNT, SIZE = 20, 4, 10, 64
 SPECS = {

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from leakdet_tf.config.load import load
-from leakdet_tf.jobs.backend import BACKENDS
-from leakdet_tf.jobs.throughput import Throughput, fastest
+from leakdet_tf.jobs.run.backend import BACKENDS
+from leakdet_tf.jobs.run.throughput import Throughput, fastest
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "gas_unet.toml"
 Call = Callable[..., Any]
@@ -53,7 +53,7 @@ def test_a_run_is_trained_under_the_fastest_and_opened_under_it(call: Call, tmp_
         assert f"under {taken}: " in text
     assert load(run / "experiment.toml").train.backend == taken
     named = "import keras; print(keras.config.backend())"
-    opened = call("-c", f"from leakdet_tf.jobs.runs import open_model; open_model({str(run)!r}); {named}")
+    opened = call("-c", f"from leakdet_tf.jobs.run.runs import open_model; open_model({str(run)!r}); {named}")
     assert opened.stdout.split() == [taken]
 
 
@@ -78,7 +78,7 @@ def of_torch(input_shape, classes):
 """
 DECIDE = """import sys
 from leakdet_tf.config.load import load
-from leakdet_tf.jobs.throughput import decided
+from leakdet_tf.jobs.run.throughput import decided
 
 sets = ["model={{factory = 'particular:of_torch'}}", "data.inputs.image.size=[32, 32]", "train.backend=auto"]
 decided(load({experiment!r}, sets), log=print)

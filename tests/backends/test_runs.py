@@ -111,7 +111,7 @@ def test_it_is_measured_and_explained_under_its_own_backend_or_the_one_asked_for
         means.append(json.loads((out / "metrics.json").read_text(encoding="utf-8"))["metrics"]["mean_iou"]["value"])
         assert list(out.rglob("sheet_01.png"))
     assert means[0] == pytest.approx(means[1], abs=1e-3)
-    done = call("-c", f"from leakdet_tf.jobs.runs import open_model; open_model({str(run)!r}); {NAMED}")
+    done = call("-c", f"from leakdet_tf.jobs.run.runs import open_model; open_model({str(run)!r}); {NAMED}")
     assert done.stdout.split() == [other]
 
 

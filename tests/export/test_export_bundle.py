@@ -22,8 +22,8 @@ from leakdet_tf.export.bundle import FORMATS, Evidence, make_bundle
 from leakdet_tf.export.child import Layer
 from leakdet_tf.export.parity import compare
 from leakdet_tf.export.tflite import convert
-from leakdet_tf.jobs.data import samples
-from leakdet_tf.jobs.runs import open_model
+from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.runs import open_model
 
 
 class Shifted:

@@ -10,8 +10,8 @@ import keras
 import pytest
 
 from leakdet_tf.core.errors import ConfigError, MissingExtraError
-from leakdet_tf.jobs import backend as room
 from leakdet_tf.jobs.fit import fit
+from leakdet_tf.jobs.run import backend as room
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 RUNNING = keras.config.backend()

@@ -17,8 +17,9 @@ from leakdet_tf.core.records import Boxes, Origin, Sample
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import find_splits, truth_tables
-from leakdet_tf.jobs import detect, inflation, show
-from leakdet_tf.jobs.data import contract_of
+from leakdet_tf.jobs import detect, show
+from leakdet_tf.jobs.run import inflation
+from leakdet_tf.jobs.run.data import contract_of
 from leakdet_tf.jobs.split import NONE, parts_of, rows
 
 EXPERIMENT = """

@@ -23,8 +23,8 @@ from leakdet_tf.jobs.calibrate import calibrate_run
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.matrix import matrix
 from leakdet_tf.jobs.predict import predict
+from leakdet_tf.jobs.run.matrix import matrix
 
 TEXT = """
 name = "tones"

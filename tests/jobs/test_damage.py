@@ -13,7 +13,7 @@ import pytest
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.jobs import fit as room
-from leakdet_tf.jobs.resume import is_finished
+from leakdet_tf.jobs.run.resume import is_finished
 from leakdet_tf.training.checkpoint import SUMS, newest
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")

@@ -17,7 +17,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.data import cache as room
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.resume import is_finished
+from leakdet_tf.jobs.run.resume import is_finished
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 KEPT = "decoded pictures are kept on the disk: "

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from leakdet_tf.cli import main
-from leakdet_tf.jobs import doctor, probe
+from leakdet_tf.jobs import doctor
+from leakdet_tf.jobs.run import probe
 
 REQUIRES = [
     "numpy>=2",
@@ -72,7 +73,7 @@ def test_it_imports_no_trainer_itself(installed: dict[str, str], monkeypatch: py
     for name in ("tensorflow", "keras", "pydantic", "rich", "matplotlib", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
     monkeypatch.delitem(sys.modules, "leakdet_tf.jobs.doctor")
-    monkeypatch.delitem(sys.modules, "leakdet_tf.jobs.probe")
+    monkeypatch.delitem(sys.modules, "leakdet_tf.jobs.run.probe")
     import importlib
 
     assert importlib.import_module("leakdet_tf.jobs.doctor").requirements()[""] == ["numpy", "ai-edge-litert"]

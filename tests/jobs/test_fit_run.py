@@ -23,7 +23,7 @@ from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.evaluate import evaluate
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.runs import create_run, open_model, program
+from leakdet_tf.jobs.run.runs import create_run, open_model, program
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "gas_unet.toml"
 

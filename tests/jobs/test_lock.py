@@ -16,11 +16,11 @@ import pytest
 from leakdet_tf.core.errors import DataError, TrainingError
 from leakdet_tf.core.files import host, own_mark
 from leakdet_tf.jobs import fit as fit_room
-from leakdet_tf.jobs import resume as room
-from leakdet_tf.jobs import runs
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.resume import FINISHED, LOCK, drop_dead_lock, find_run, killed_before, locked
-from leakdet_tf.jobs.runs import check_run, create_run
+from leakdet_tf.jobs.run import resume as room
+from leakdet_tf.jobs.run import runs
+from leakdet_tf.jobs.run.resume import FINISHED, LOCK, drop_dead_lock, find_run, killed_before, locked
+from leakdet_tf.jobs.run.runs import check_run, create_run
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 HERE = platform.node()
@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_without_a_name_is_swept(tmp_path: Path) -> N
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from leakdet_tf.jobs.runs import create_run\n"
+        "from leakdet_tf.jobs.run.runs import create_run\n"
         "Path.rename = lambda *_: os._exit(9)\n"
         "create_run(sys.argv[1], 'x')\n"
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.jobs import backend as room
 from leakdet_tf.jobs.fit import fit
+from leakdet_tf.jobs.run import backend as room
 from leakdet_tf.models.runtime import load_model
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")

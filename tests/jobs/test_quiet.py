@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from leakdet_tf.jobs import backend, quiet
 from leakdet_tf.jobs import fit as room
-from leakdet_tf.jobs.quiet import in_turn, same_sums
+from leakdet_tf.jobs.run import backend, quiet
+from leakdet_tf.jobs.run.quiet import in_turn, same_sums
 from leakdet_tf.training import loop
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")

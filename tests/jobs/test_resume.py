@@ -20,9 +20,9 @@ from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, TrainingError
 from leakdet_tf.edge import machine
-from leakdet_tf.jobs import resume as room
 from leakdet_tf.jobs.fit import Fitted, fit
-from leakdet_tf.jobs.resume import FINISHED, LOCK, drop_dead_lock, find_run, is_finished, locked, same_experiment
+from leakdet_tf.jobs.run import resume as room
+from leakdet_tf.jobs.run.resume import FINISHED, LOCK, drop_dead_lock, find_run, is_finished, locked, same_experiment
 from leakdet_tf.training.faults import Explosion
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
@@ -290,7 +290,7 @@ def test_two_in_one_run_are_refused(ended: tuple[Fitted, list[str], list[str]], 
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from leakdet_tf.jobs.resume import locked\n"
+            "import sys, time; from pathlib import Path; from leakdet_tf.jobs.run.resume import locked\n"
             "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)",
             str(copy),
         ],

@@ -14,8 +14,8 @@ from leakdet_tf.cli import main
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import LeakdetError
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.resume import is_finished
-from leakdet_tf.jobs.runs import logger
+from leakdet_tf.jobs.run.resume import is_finished
+from leakdet_tf.jobs.run.runs import logger
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 WRITTEN = (

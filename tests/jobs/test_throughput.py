@@ -21,9 +21,9 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, TrainingError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import BOX_COLUMNS
-from leakdet_tf.jobs import backend, throughput
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.throughput import LateError, Throughput, decided, fastest, measured, noise, rate, stepper
+from leakdet_tf.jobs.run import backend, throughput
+from leakdet_tf.jobs.run.throughput import LateError, Throughput, decided, fastest, measured, noise, rate, stepper
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 RUNNING = keras.config.backend()
@@ -350,7 +350,7 @@ def test_the_choice_stands_in_the_run_and_a_resumed_one_goes_on_with_it(
 
 
 def test_a_run_that_was_killed_before_it_had_its_file_is_measured_anew(experiment: Experiment, tmp_path: Path) -> None:
-    from leakdet_tf.jobs.resume import as_begun
+    from leakdet_tf.jobs.run.resume import as_begun
 
     assert as_begun(tmp_path, experiment) is experiment
     (tmp_path / "experiment.toml").write_text((Path(EXPERIMENT)).read_text(encoding="utf-8"), encoding="utf-8")

@@ -23,9 +23,9 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, MissingExtraError
 from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.jobs import track as room
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.track import ACCOUNT, parameters, require, tracking
+from leakdet_tf.jobs.run import track as room
+from leakdet_tf.jobs.run.track import ACCOUNT, parameters, require, tracking
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 CONTRACT = Contract("segment", {"image": ImageSpec(32, 48)}, classes_of(["background", "gas"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from leakdet_tf.config.load import load
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.jobs.track import described, figures, parameters
+from leakdet_tf.jobs.run.track import described, figures, parameters
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 CONTRACT = Contract("segment", {"image": ImageSpec(32, 48)}, classes_of(["background", "gas"]))

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import MissingExtraError, ModelError
-from leakdet_tf.jobs.start import new_model
+from leakdet_tf.jobs.run.start import new_model
 from leakdet_tf.models import unet, weight_files
 from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
 from leakdet_tf.models.initialize import named_weights

@@ -164,9 +164,7 @@ def report(measured: Measured, predictor: Predictor, settings: Evaluate, about: 
     if len(set(measured.sources)) > 1:
         whole["sources"] = _by_source(measured, labels)
     if measured.found:
-        whole["detection"] = {
-            name: pod.report(found, settings.confidence) for name, found in measured.found.items()
-        }
+        whole["detection"] = {name: pod.report(found, settings.confidence) for name, found in measured.found.items()}
     return whole
 
 

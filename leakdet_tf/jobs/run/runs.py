@@ -24,7 +24,7 @@ from leakdet_tf.core.files import host, lives, own_mark, sync_folder
 from leakdet_tf.edge import machine
 from leakdet_tf.edge.bundle import CONTRACT, SUMS
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs import backend
+from leakdet_tf.jobs.run import backend
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.keras"

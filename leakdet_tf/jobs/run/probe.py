@@ -1,4 +1,4 @@
-"""What one installed runtime can do, found out in a process of its own: ``python -m leakdet_tf.jobs.probe litert``.
+"""What one installed runtime can do, found out in a process of its own: ``python -m leakdet_tf.jobs.run.probe litert``.
 
 Loading a runtime that was built for another processor or driver can kill the process; then the one that asked lives.
 """

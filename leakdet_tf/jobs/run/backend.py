@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from leakdet_tf.core.errors import ConfigError, MissingExtraError, did_you_mean
 from leakdet_tf.edge import machine
-from leakdet_tf.jobs.quiet import in_turn, quiet_start, same_sums, start_tensorflow
+from leakdet_tf.jobs.run.quiet import in_turn, quiet_start, same_sums, start_tensorflow
 
 if TYPE_CHECKING:
     from leakdet_tf.config.schema import Experiment

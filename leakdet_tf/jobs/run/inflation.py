@@ -14,8 +14,8 @@ from leakdet_tf.core.confusion import Counts, ratios
 from leakdet_tf.core.errors import ConfigError
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import labelling_of
-from leakdet_tf.jobs.data import samples
-from leakdet_tf.jobs.runs import Opened, open_model
+from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.runs import Opened, open_model
 from leakdet_tf.training.progress import track
 
 _BATCH = 200  # resamples at a time, to bound memory

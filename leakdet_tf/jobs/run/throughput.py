@@ -1,6 +1,6 @@
 """``train.backend = "auto"``: how fast each of Keras's backends trains an experiment's model on this machine.
 
-Each takes some steps on noise in a process of its own, ``python -m leakdet_tf.jobs.throughput BACKEND EXPERIMENT``: a
+Each takes some steps on noise in a process of its own, ``python -m leakdet_tf.jobs.run.throughput BACKEND EXPERIMENT``: a
 process has one backend for good, and one that kills its process must not take the run along. They go one after the
 other, for each may take all of a GPU's memory.
 """
@@ -28,10 +28,10 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import LeakdetError, TrainingError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.readers import labelling_of
-from leakdet_tf.jobs import backend
-from leakdet_tf.jobs.quiet import quiet_start
-from leakdet_tf.jobs.runs import EXPERIMENT, Log
-from leakdet_tf.jobs.start import new_model
+from leakdet_tf.jobs.run import backend
+from leakdet_tf.jobs.run.quiet import quiet_start
+from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
+from leakdet_tf.jobs.run.start import new_model
 
 LIMIT_S = 300
 """Seconds after which a backend is given up: it hangs, for its start and first steps (JAX compiles both the first and

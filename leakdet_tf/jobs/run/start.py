@@ -14,8 +14,8 @@ from leakdet_tf.core.errors import ConfigError
 from leakdet_tf.core.files import sha256_file
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.edge.bundle import CONTRACT
-from leakdet_tf.jobs.data import contract_of, specs
-from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log
+from leakdet_tf.jobs.run.data import contract_of, specs
+from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log
 
 _SETTLING, _BATCH = 256, 32  # pictures for the statistics of batch norms, and at a time
 

@@ -16,8 +16,8 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, TrainingError
 from leakdet_tf.core.files import lives, sha256_file, write_json
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.jobs.backend import AUTO, under
-from leakdet_tf.jobs.runs import EXPERIMENT, Log, environment
+from leakdet_tf.jobs.run.backend import AUTO, under
+from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, environment
 
 DATA, ENVIRONMENT, FINISHED = "data.json", "environment.json", "finished.json"
 LOCK = "lock"

@@ -16,7 +16,7 @@ from leakdet_tf.data.cache import Cache, amounts_of, fill, store_for
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import check_root, labelling_of, read, truth_tables
 from leakdet_tf.data.store import Rows
-from leakdet_tf.jobs.runs import Log, check_run
+from leakdet_tf.jobs.run.runs import Log, check_run
 from leakdet_tf.synth.folder.request import Request
 from leakdet_tf.training.progress import track
 

@@ -24,8 +24,8 @@ from leakdet_tf.core.errors import MissingExtraError
 from leakdet_tf.core.files import write_json
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.bundle import CONTRACT
-from leakdet_tf.jobs.resume import flat
-from leakdet_tf.jobs.runs import EXPERIMENT, MODEL, Log
+from leakdet_tf.jobs.run.resume import flat
+from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log
 
 ACCOUNT = "mlflow.json"
 """The run's file that names its MLflow run, so that a resumed one goes on in it."""

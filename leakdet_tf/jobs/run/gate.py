@@ -20,7 +20,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import labelling_of
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import Calibration, Exported, Metric
-from leakdet_tf.jobs.data import samples
+from leakdet_tf.jobs.run.data import samples
 
 METRICS = {"segment": "mean_iou", "classify": "accuracy", "detect": "map50"}
 """By task, the figure that a reduced format may not lose."""
