@@ -24,7 +24,7 @@ def command(
     exit status is 1. Near-duplicates across splits (re-compressed, relit, turned, shifted or cropped) are warnings.
     Writes check.json, findings.csv, near_duplicates.csv and .png.
     """
-    from leakdet_tf.jobs.check import check
+    from leakdet_tf.jobs.data_check import check
 
     done = check(experiment, overrides, quarantine=quarantine, near=near, inflation=inflation, out=out, log=click.echo)
     click.echo("written: " + ", ".join(map(str, done.files)))

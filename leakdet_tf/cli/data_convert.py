@@ -23,7 +23,7 @@ def command(
     Pictures are hard links, or copies where the disk has none. VOC's edges are rounded to whole pixels; outlines,
     poses and other fields are lost.
     """
-    from leakdet_tf.jobs.convert import convert
+    from leakdet_tf.jobs.data_convert import convert
 
     done = convert(
         source,

@@ -33,7 +33,7 @@ def command(
     Each row is a picture as read, then the versions of it that training sees in one epoch after the other, all with
     their masks or boxes outlined. TensorFlow is not needed.
     """
-    from leakdet_tf.jobs.show import show
+    from leakdet_tf.jobs.data_show import show
 
     asked: dict[str, Any] = {
         "split": split,

@@ -19,7 +19,7 @@ def command(experiment: str, out: str, overrides: tuple[str, ...]) -> None:
     how many pictures and groups of each class each part has. With several sources there is a manifest for each that
     is divided. A manifest of another division is never overwritten.
     """
-    from leakdet_tf.jobs.split import split
+    from leakdet_tf.jobs.data_split import split
 
     files = split(experiment, overrides, out=out, log=click.echo)
     click.echo("written: " + ", ".join(map(str, files)))

@@ -28,7 +28,7 @@ def command(prompts: str, root: str, overrides: tuple[str, ...]) -> None:
     from leakdet_tf.synth.diffusion.painter import require
 
     require()
-    from leakdet_tf.jobs.diffuse import diffuse
+    from leakdet_tf.jobs.synth_diffusion import diffuse
 
     made = diffuse(prompts, Path(root), overrides, log=click.echo)
     click.echo(f"{root}: {'painted' if made else 'was there already'}")

@@ -35,7 +35,7 @@ def command(
     dropped.csv with what the model saw instead, and contact sheets of what was dropped. --plant 0.2 also gives a fifth
     of the pictures a wrong label, in memory, and tells how many of these the filter finds: planted.json.
     """
-    from leakdet_tf.jobs.filter import filter_pictures
+    from leakdet_tf.jobs.synth_filter import filter_pictures
 
     done = filter_pictures(
         root,

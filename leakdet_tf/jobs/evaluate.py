@@ -19,7 +19,7 @@ from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.data.items import Item, count_rendered, told_of_rendered
 from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables, turned_parts
-from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.run.data import samples
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model
 from leakdet_tf.training.progress import track

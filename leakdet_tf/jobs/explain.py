@@ -30,7 +30,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import read, truth_tables
 from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.masks import MaskFinder, thing
 from leakdet_tf.jobs.predict import find_pictures, out_names
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model

@@ -15,7 +15,7 @@ from leakdet_tf.edge import trust
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import FORMATS, Evidence, Exported, make_bundle, require, tidy
 from leakdet_tf.export.parity import Recalled
-from leakdet_tf.jobs.check import parts_of_run
+from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.run.gate import Frames, calibration_of, drawn_from, metric_of, table
 from leakdet_tf.jobs.run.resume import locked
 from leakdet_tf.jobs.run.runs import MODEL, Log, Opened, open_model

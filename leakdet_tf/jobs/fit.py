@@ -25,7 +25,7 @@ from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require, tidy
-from leakdet_tf.jobs.check import QUARANTINE, refuse_leaks, usable_parts
+from leakdet_tf.jobs.data_check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.run import backend
 from leakdet_tf.jobs.run.data import check_places, contributions, decode_all, often, render_if_absent, samples
 from leakdet_tf.jobs.run.resume import (

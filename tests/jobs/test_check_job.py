@@ -19,7 +19,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.readers import find_splits
-from leakdet_tf.jobs.check import check, refuse_leaks, usable_parts
+from leakdet_tf.jobs.data_check import check, refuse_leaks, usable_parts
 from leakdet_tf.jobs.run.data import contract_of, contributions, decode_all
 from leakdet_tf.jobs.run.inflation import difference, inflation
 

@@ -18,7 +18,7 @@ from leakdet_tf.config.data import Data
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.box_writers import Boxed, coco_table, voc_text, yolo_text
 from leakdet_tf.data.readers import find_splits, read, truth_tables
-from leakdet_tf.jobs.convert import convert
+from leakdet_tf.jobs.data_convert import convert
 
 CLASSES = ["hot spot", "Riß <1>"]
 FORMS = ["yolo", "voc", "coco"]

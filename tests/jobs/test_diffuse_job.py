@@ -21,7 +21,7 @@ import leakdet_tf
 from leakdet_tf.config.diffusion import Diffusion, load
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_file
-from leakdet_tf.jobs.diffuse import diffuse
+from leakdet_tf.jobs.synth_diffusion import diffuse
 from leakdet_tf.synth.diffusion import painter as diffusion
 from leakdet_tf.synth.diffusion import prompted
 from leakdet_tf.synth.diffusion.prompted import ATTEMPTS, Painted, asks, picture_seed
@@ -227,7 +227,7 @@ SLOW = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_diffuse_job import Stand
-from leakdet_tf.jobs.diffuse import diffuse
+from leakdet_tf.jobs.synth_diffusion import diffuse
 from leakdet_tf.synth.diffusion import painter as diffusion
 diffusion.load = lambda order, texts: Stand(lambda number: time.sleep(0 if number < 3 else 60))
 diffuse({prompts!r}, __import__("pathlib").Path({root!r}), log=print)

@@ -24,10 +24,10 @@ from leakdet_tf.core.files import host, own_mark
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs import filter as job
-from leakdet_tf.jobs.filter import Filtered, filter_pictures
+from leakdet_tf.jobs import synth_filter as job
 from leakdet_tf.jobs.run import filtered as sieve
 from leakdet_tf.jobs.run.runs import Opened
+from leakdet_tf.jobs.synth_filter import Filtered, filter_pictures
 
 CLASSES = ["dry", "oil", "water"]
 COLORS = {"dry": (255, 0, 0), "oil": (0, 255, 0), "water": (0, 0, 255)}

@@ -17,8 +17,8 @@ from leakdet_tf.cli.synth_filter import command
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.jobs.filter import THRESHOLDS, lines, plant, quality
 from leakdet_tf.jobs.run.filtered import Judged, chance, saw
+from leakdet_tf.jobs.synth_filter import THRESHOLDS, lines, plant, quality
 
 CLASSES = ["dry", "oil", "water"]
 COLORS = {"dry": (255, 0, 0), "oil": (0, 255, 0), "water": (0, 0, 255)}

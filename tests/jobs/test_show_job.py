@@ -16,9 +16,9 @@ from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import DataError, ImageError, LeakdetError
 from leakdet_tf.data.cache import fill
 from leakdet_tf.data.readers import find_splits, truth_tables
-from leakdet_tf.jobs import show as job
+from leakdet_tf.jobs import data_show as job
+from leakdet_tf.jobs.data_show import show, spread, switched_on
 from leakdet_tf.jobs.run.data import contract_of
-from leakdet_tf.jobs.show import show, spread, switched_on
 
 STRONG = "data.augment={flip_vertical=0.5, rotation=20.0, crop=0.3, hue=0.1, noise=0.1, jpeg=0.5}"
 EXPERIMENT = """

@@ -24,7 +24,7 @@ from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import truth_tables
-from leakdet_tf.jobs.check import Log, parts_of_run
+from leakdet_tf.jobs.data_check import Log, parts_of_run
 from leakdet_tf.jobs.run.data import contract_of, often, render_if_absent
 
 MOST_PICTURES, MOST_VERSIONS = 40, 12
