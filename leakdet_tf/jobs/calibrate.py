@@ -10,9 +10,9 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, LeakdetError
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
-from leakdet_tf.jobs import classify, detect
 from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model
+from leakdet_tf.jobs.tasks import classify, detect
 
 
 def calibrate_run(run: str, *, overrides: Sequence[str], threshold: float | None, log: Log) -> Path:

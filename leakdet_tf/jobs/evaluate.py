@@ -94,11 +94,11 @@ def write_report(
     if note := told_of_rendered(rendered, len(items)):
         log(note)
     if settings.task.kind == "classify":
-        from leakdet_tf.jobs.classify import write_class_report
+        from leakdet_tf.jobs.tasks.classify import write_class_report
 
         return Evaluated(*write_class_report(opened, settings, items, about, folder=folder, log=log))
     if settings.task.kind == "detect":
-        from leakdet_tf.jobs.detect import write_box_report
+        from leakdet_tf.jobs.tasks.detect import write_box_report
 
         return Evaluated(*write_box_report(opened, settings, items, about, folder=folder, log=log))
     work = track(samples(settings, items), f"evaluating {opened.kind}", len(items))

@@ -257,7 +257,7 @@ def _train(
     from leakdet_tf.training.loop import train
 
     settings, cache = backend.obeyed(experiment.train, log), caches["train"]
-    from leakdet_tf.jobs.detect import validation_score
+    from leakdet_tf.jobs.tasks.detect import validation_score
 
     labelling = labelling_of(experiment.data, experiment.task.classes)
     weights = often(experiment, items)
@@ -338,12 +338,12 @@ def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[
     answers = [opened.predictor.predict(sample.images) for sample in shown]
     title = f"{experiment.name}: validation pictures, epoch {outcome.best_epoch or outcome.epochs}"
     if experiment.task.kind == "classify":
-        from leakdet_tf.jobs.classify import answered_sheet
+        from leakdet_tf.jobs.tasks.classify import answered_sheet
 
         save(answered_sheet(shown, answers, title), folder / "examples.png")
         return
     if experiment.task.kind == "detect":
-        from leakdet_tf.jobs.detect import found_sheet
+        from leakdet_tf.jobs.tasks.detect import found_sheet
 
         save(found_sheet(shown, answers, title), folder / "examples.png")
         return

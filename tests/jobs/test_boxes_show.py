@@ -18,10 +18,10 @@ from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import find_splits, truth_tables
 from leakdet_tf.jobs import data_show as show
-from leakdet_tf.jobs import detect
 from leakdet_tf.jobs.data_split import NONE, parts_of, rows
 from leakdet_tf.jobs.run import inflation
 from leakdet_tf.jobs.run.data import contract_of
+from leakdet_tf.jobs.tasks import detect
 
 EXPERIMENT = """
 name = "boxed"

@@ -160,7 +160,7 @@ def test_the_report_marks_the_threshold_of_the_contract(
         seen.append(abstain["threshold"])
         return risk_coverage(curves, title, abstain)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("leakdet_tf.jobs.classify.risk_coverage", spy)
+    monkeypatch.setattr("leakdet_tf.jobs.tasks.classify.risk_coverage", spy)
     evaluate(str(folder), data=None, split="val", experiment=None, overrides=[], out=str(tmp_path), log=print)
     assert seen == [Contract.load(folder / "contract.json").abstain]
     assert (tmp_path / "risk.png").is_file()
@@ -214,7 +214,7 @@ def test_calibrating_on_few_groups_is_warned_of(
     lines: list[str] = []
     calibrate_run(str(own), overrides=[], threshold=None, log=lines.append)
     assert not [line for line in lines if "groups" in line], "20 pictures, each a group of its own, will do"
-    monkeypatch.setattr("leakdet_tf.jobs.classify._FEW", 21)
+    monkeypatch.setattr("leakdet_tf.jobs.tasks.classify._FEW", 21)
     calibrate_run(str(own), overrides=[], threshold=None, log=lines.append)
     assert [line for line in lines if line.startswith("warning: these pictures are of 20 groups")]
 

@@ -61,13 +61,13 @@ def metric_of(predictor: Predictor, settings: Experiment, items: Sequence[Item])
 def _measured(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Bounded:
     contract, how, seed = predictor.contract, settings.evaluate, settings.seed
     if settings.task.kind == "classify":
-        from leakdet_tf.jobs.classify import answer
+        from leakdet_tf.jobs.tasks.classify import answer
 
         given = answer(predictor, settings, items)
         return classification.measure(given, how, seed=seed, temperature=contract.temperature, abstain=contract.abstain)
     if settings.task.kind == "detect":
         from leakdet_tf.analysis.detect import metrics as box_metrics
-        from leakdet_tf.jobs.detect import answer as boxes
+        from leakdet_tf.jobs.tasks.detect import answer as boxes
 
         # a final file has cut off what is below its threshold: the model is held to it with no more boxes than that
         asked = contract if settings.export.outputs == "final" else None

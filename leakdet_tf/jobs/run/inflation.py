@@ -108,7 +108,7 @@ def _of_boxes(
 ) -> Inflation:
     from leakdet_tf.analysis.detect.coco import matches
     from leakdet_tf.analysis.detect.metrics import averages, mean
-    from leakdet_tf.jobs.detect import answer
+    from leakdet_tf.jobs.tasks.detect import answer
 
     settings = experiment.evaluate
     found = matches(answer(opened.predictor, experiment, items), overlaps=1, sizes=False)

@@ -22,10 +22,10 @@ from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.data.items import FOLDERS, Item, count_rendered
 from leakdet_tf.data.readers import find_items, find_splits
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.classify import answer
 from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.run.data import render_if_absent
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model
+from leakdet_tf.jobs.tasks.classify import answer
 from leakdet_tf.training.progress import track
 
 TABLE = "labels.csv"

@@ -23,9 +23,9 @@ from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.classify import groups_of
 from leakdet_tf.jobs.run.data import samples
 from leakdet_tf.jobs.run.runs import Log, Opened
+from leakdet_tf.jobs.tasks.classify import groups_of
 from leakdet_tf.training.progress import track
 
 THRESHOLD = "threshold.json"

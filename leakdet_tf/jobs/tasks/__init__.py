@@ -1,0 +1,1 @@
+"""What each task's models are asked: one module a task."""
