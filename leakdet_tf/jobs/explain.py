@@ -27,11 +27,11 @@ from leakdet_tf.core.images import Labels, Pixels, decode_mask
 from leakdet_tf.core.records import IGNORE, Origin
 from leakdet_tf.core.tasks.segment import viewable
 from leakdet_tf.data.items import Item
+from leakdet_tf.data.mask_files import MaskFinder, thing
 from leakdet_tf.data.readers import read, truth_tables
 from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.data_check import parts_of_run
-from leakdet_tf.jobs.masks import MaskFinder, thing
 from leakdet_tf.jobs.predict import find_pictures, out_names
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
 from leakdet_tf.training.progress import track

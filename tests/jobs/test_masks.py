@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.jobs.masks import MaskFinder, thing
+from leakdet_tf.data.mask_files import MaskFinder, thing
 
 
 def put(path: Path, pixels: np.ndarray) -> None:
