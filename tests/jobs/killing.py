@@ -34,9 +34,10 @@ import keras
 import tensorflow as tf  # noqa: F401  # once, before the forks
 
 from leakdet_tf.analysis import figures  # noqa: F401
-from leakdet_tf.jobs import classify, detect, evaluate  # noqa: F401
+from leakdet_tf.jobs import evaluate  # noqa: F401
 from leakdet_tf.jobs import fit as room
 from leakdet_tf.jobs.run.resume import LOCK, find_run, is_finished
+from leakdet_tf.jobs.tasks import classify, detect  # noqa: F401
 from leakdet_tf.training import callbacks, checkpoint, loop, measure, saver  # noqa: F401
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """``train.backend = "auto"``: how fast each of Keras's backends trains an experiment's model on this machine.
 
-Each takes some steps on noise in a process of its own, ``python -m leakdet_tf.jobs.run.throughput BACKEND EXPERIMENT``: a
+Each takes some steps on noise in a process of its own, ``python -m leakdet_tf.jobs.run.throughput BACKEND FILE``: a
 process has one backend for good, and one that kills its process must not take the run along. They go one after the
 other, for each may take all of a GPU's memory.
 """
