@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -25,6 +27,21 @@ _NOTE = (
     "The sample is the pictures: intervals and p-values say what other pictures of this kind would change, for these "
     "very weights. Training again with another seed may change more."
 )
+
+
+Table = TypeVar("Table")
+
+
+@dataclass(frozen=True, eq=False)
+class Run(Generic[Table]):
+    """A measured run: its name in tables, its folder, its report, what was found on each picture, and its settings by
+    dotted key."""
+
+    name: str
+    folder: Path
+    report: dict[str, Any]
+    table: Table
+    settings: dict[str, Any]
 
 
 def label_of(metric: str) -> str:

@@ -53,7 +53,7 @@ def command(
             raise click.UsageError(
                 f"{odd[0]}: not with --matrix, which takes each run's own; further test sets: --test NAME=PLACE"
             )
-        from leakdet_tf.jobs.run.matrix import matrix as across
+        from leakdet_tf.jobs.evaluate import matrix as across
 
         files = across(models, tests=tests, strangers=strangers, out=out or "matrix", log=click.echo)[1]
         click.echo("written: " + ", ".join(map(str, files)))

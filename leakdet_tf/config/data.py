@@ -253,6 +253,11 @@ class Source(Table):
     _parse = field_validator("values")(_parsed)
 
     @property
+    def truth(self) -> Literal["masks", "labels", "boxes"]:
+        """What the pictures' truth is read from."""
+        return "boxes" if self.of_boxes else "labels" if self.labels else "masks"
+
+    @property
     def of_boxes(self) -> bool:
         """Whether the labels are boxes."""
         return self.labels in BOXES or self.labels.endswith(".json")

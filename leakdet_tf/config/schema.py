@@ -13,16 +13,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from leakdet_tf.config.data import Data
 from leakdet_tf.config.fields import MAX_CLASSES, Color, Count, Fraction, Line, Name, Positive, Table, Text
 from leakdet_tf.config.train import Train
+from leakdet_tf.core.registry import REGISTRY, TASKS, task_path
+from leakdet_tf.core.tasks import task_named
+
+_WANTED = {
+    "labels": '"folders", or the name of a CSV file',
+    "boxes": '"yolo", "voc", or the name of a COCO file',
+}
+"""What ``labels`` may say, by what truth is read from."""
+_HOLDS = {"labels": "labels of whole pictures", "boxes": "boxes"}
 
 
 class Task(Table):
     """What the model answers."""
 
-    kind: Literal["segment", "classify", "detect"] = Field(
+    kind: Text = Field(
         default="segment",
         description="`segment`: a class for each pixel. `classify`: what is on a picture as a whole; with "
         '`model.activation = "sigmoid"` a picture may show several classes, or none. `detect`: a box around each '
-        "thing.",
+        "thing. Or the name of a task that an installed package adds.",
     )
     classes: list[Text] = Field(
         min_length=1,
@@ -34,12 +43,20 @@ class Task(Table):
         description="Colour of a class in pictures, `#rrggbb`; others are chosen. `background` is not painted.",
     )
 
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if task_path(value) is None:
+            raise ValueError(f"there is no such task; write one of {', '.join(TASKS)}")
+        return value
+
     @field_validator("classes")
     @classmethod
     def _told_apart(cls, value: list[str], info: ValidationInfo) -> list[str]:
         if len(set(value)) != len(value):
             raise ValueError("a class name stands twice")
-        if len(value) < 2 and info.data.get("kind") != "detect":
+        kind = info.data.get("kind")
+        if kind is not None and len(value) < task_named(kind).LEAST_CLASSES:
             raise ValueError("name two or more; with one there is nothing to tell apart")
         if "ignore" in value:
             raise ValueError("'ignore' cannot name a class: in data.values it leaves pixels out")
@@ -205,6 +222,7 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _values_name_classes(self) -> Experiment:
+        masks = task_named(self.task.kind).TRUTH == "masks"
         for source in self.data.sources:
             known = {*self.task.classes, "ignore", *(["background"] if source.of_boxes else [])}
             place = f"data.source '{source.name}': values" if self.data.source else "data.values"
@@ -212,41 +230,36 @@ class Experiment(Table):
                 listed = names if isinstance(names, list) else [names]
                 if odd := [name for name in listed if name not in known]:
                     raise ValueError(f"{place}: {value} = '{odd[0]}' is not among task.classes")
-                if self.task.kind == "segment" and not source.labels and set(listed) >= set(self.task.classes):
+                if masks and not source.labels and set(listed) >= set(self.task.classes):
                     raise ValueError(f'{place}: {value} may be any class, which says nothing; write "ignore"')
         return self
 
     @model_validator(mode="after")
     def _of_one_task(self) -> Experiment:
-        kind = self.task.kind
-        classify, detect = kind == "classify", kind == "detect"
+        kind, task = self.task.kind, task_named(self.task.kind)
         for source in self.data.sources:
             place = f"data.source '{source.name}': labels" if self.data.source else "data.labels"
-            if kind != "segment" and not source.labels:
-                wanted = (
-                    '"yolo", "voc", or the name of a COCO file' if detect else '"folders", or the name of a CSV file'
-                )
-                raise ValueError(f"{place}: missing; write {wanted}")
-            if kind == "segment" and source.labels:
+            if task.TRUTH != "masks" and not source.labels:
+                raise ValueError(f"{place}: missing; write {_WANTED[task.TRUTH]}")
+            if task.TRUTH == "masks" and source.labels:
                 raise ValueError(f'{place}: says what whole pictures are, which takes task.kind = "classify"')
-            if kind != "segment" and detect != source.of_boxes:
-                what = "boxes" if source.of_boxes else "labels of whole pictures"
-                raise ValueError(f"{place}: '{source.labels}' holds {what}, which is not what there is to {kind}")
-        odd = {"dice", "jaccard"} & set(self.train.loss) if classify else set()
-        if odd:
+            if source.truth != task.TRUTH:
+                raise ValueError(
+                    f"{place}: '{source.labels}' holds {_HOLDS[source.truth]}, which is not what there is to {kind}"
+                )
+        if self.train.loss and not task.LOSS_KIND:
+            raise ValueError(f"train.loss: to {kind} it cannot be changed; remove it")
+        if odd := set(self.train.loss) & set(REGISTRY["loss"]) - set(REGISTRY.get(task.LOSS_KIND, ())):
             raise ValueError(f"train.loss: '{min(odd)}' is for masks; use cross_entropy or focal")
-        if detect and self.train.loss:
-            raise ValueError("train.loss: to detect it cannot be changed; remove it")
-        if detect and self.train.class_weights != "none":
-            raise ValueError("train.class_weights: is not for task.kind = 'detect'")
-        wrong = "pixels" if classify else "pictures"
-        if self.train.class_weights == wrong:
-            raise ValueError(f"train.class_weights: '{wrong}' is not counted to {kind}")
-        if not detect and (self.data.augment.mosaic or self.data.augment.mixup):
+        if self.train.class_weights != "none" and not task.WEIGHED_BY:
+            raise ValueError(f"train.class_weights: is not for task.kind = '{kind}'")
+        if self.train.class_weights in ("pixels", "pictures") and self.train.class_weights != task.WEIGHED_BY:
+            raise ValueError(f"train.class_weights: '{self.train.class_weights}' is not counted to {kind}")
+        if task.TRUTH != "boxes" and (self.data.augment.mosaic or self.data.augment.mixup):
             raise ValueError("data.augment: mosaic and mixup are for task.kind = 'detect'")
-        if not detect and self.export.outputs != "raw":
+        if "outputs" not in task.FIELDS and self.export.outputs != "raw":
             raise ValueError("export.outputs: is for task.kind = 'detect'")
-        if self.train.label_smoothing and not classify:
+        if self.train.label_smoothing and task.TRUTH != "labels":
             raise ValueError("train.label_smoothing: is for task.kind = 'classify'")
         return self
 
@@ -256,7 +269,7 @@ class Experiment(Table):
             for name, item in self.data.inputs.items():
                 if item.dtype != "uint8":
                     raise ValueError(f"data.augment.jpeg: JPEG holds 8 bits, data.inputs.{name} has {item.dtype}")
-        losses = self.train.losses(self.task.kind)
+        losses = self.train.loss or task_named(self.task.kind).LOSSES
         if self.train.loss_weights and len(self.train.loss_weights) != len(losses):
             raise ValueError(f"train.loss_weights: {len(self.train.loss_weights)} factors for {len(losses)} losses")
         weights = self.train.class_weights

@@ -134,14 +134,3 @@ class Train(Table):
     def total_epochs(self) -> int:
         """Most epochs of all stages together."""
         return sum(stage.epochs for stage in self.stage) or self.epochs
-
-    def losses(self, kind: str) -> list[str]:
-        """The losses of a task: those named, or its default."""
-        return self.loss or list(_LOSSES[kind])
-
-
-_LOSSES = {
-    "segment": ("cross_entropy", "dice"),
-    "classify": ("cross_entropy",),
-    "detect": ("box", "class", "edges"),
-}

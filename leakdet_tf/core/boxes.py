@@ -1,11 +1,22 @@
-"""Boxes in NumPy: areas, overlaps, clipping, and non-maximum suppression. Edges are x1, y1, x2, y2 in pixels."""
+"""Boxes in NumPy: areas, overlaps, clipping, suppression, and which of two sets are the same boxes.
+
+Edges are x1, y1, x2, y2 in pixels.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from leakdet_tf.core.records import Boxes
+
 Floats = npt.NDArray[np.floating]
+SAME_IOU = 0.99
+"""Boxes that overlap by more are one box."""
+SAME_PX = 0.01
+"""So are boxes whose edges lie nowhere further apart, however small they are."""
+SAME_SCORE = 1e-3
+"""The most by which the scores of one box may differ."""
 _BLOCK = 64  # boxes that suppression looks at together
 
 
@@ -88,3 +99,41 @@ def _collide(boxes: Floats, others: Floats, iou: float) -> npt.NDArray[np.bool_]
     limit *= iou
     beyond: npt.NDArray[np.bool_] = ~(both <= limit)
     return beyond
+
+
+def pairs(first: Boxes, second: Boxes, iou: float = SAME_IOU) -> npt.NDArray[np.int64]:
+    """For each box of the first the place of its partner in the second, or -1: int64 (N,).
+
+    Partners are of one class, their scores differ by no more than :data:`SAME_SCORE`, and they overlap by more than
+    ``iou``. Each box has one at most; the most certain choose first.
+    """
+    likeness = _likeness(first, second, iou)
+    found = np.full(len(first), -1, np.int64)
+    for place in range(len(first) if len(second) else 0):
+        best = int(likeness[place].argmax())
+        if likeness[place, best] > 0:
+            found[place] = best
+            likeness[:, best] = 0
+    return found
+
+
+def same(first: Boxes, second: Boxes, iou: float) -> npt.NDArray[np.bool_]:
+    """Which boxes of the first the second has too, whether or not others are the same: bool (N,)."""
+    return np.asarray((_likeness(first, second, iou) > 0).any(axis=1))
+
+
+def _likeness(first: Boxes, second: Boxes, iou: float) -> npt.NDArray[np.float64]:
+    # above 0 where two boxes may be one, and the more the likelier
+    together = overlaps(first.boxes, second.boxes).astype(np.float64)
+    apart = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=-1)
+    score = np.abs(first.scores[:, None].astype(np.float64) - second.scores[None])
+    may = (first.labels[:, None] == second.labels[None]) & (score <= SAME_SCORE)
+    return np.where(may & ((together > iou) | (apart <= SAME_PX)), together + 1 - score, 0)
+
+
+def apart(first: Boxes, second: Boxes, iou: float, px: float) -> npt.NDArray[np.bool_]:
+    """Which boxes of the first have none of their class at their place in the second, bool (N,): none that they overlap
+    by ``iou`` or more, or whose edges lie within ``px``."""
+    gaps = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=-1)
+    there = (overlaps(first.boxes, second.boxes) >= iou) | (gaps <= px)
+    return np.asarray(~(there & (first.labels[:, None] == second.labels[None])).any(axis=1))

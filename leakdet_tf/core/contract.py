@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,9 +16,9 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.files import sha256_bytes, write_text
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.core.registry import task_path
 
 FORMAT = 1
-TaskName = Literal["segment", "classify", "detect"]
 Activation = Literal["softmax", "sigmoid", "linear"]
 Outputs = Literal["raw", "decoded", "final"]
 
@@ -60,7 +61,7 @@ class Contract:
     does: see :mod:`leakdet_tf.core.tasks.detect`.
     """
 
-    task: TaskName
+    task: str
     inputs: dict[str, ImageSpec]
     classes: tuple[ClassSpec, ...]
     activation: Activation = "softmax"
@@ -75,13 +76,16 @@ class Contract:
     outputs: Outputs = "raw"
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(TaskName):
-            raise ContractError(f"unknown task '{self.task}'")
+        if task_path(self.task) is None:
+            raise ContractError(
+                f"unknown task '{self.task}'", remedy="update leakdet_tf, or install the task's package"
+            )
         if self.activation not in get_args(Activation):
             raise ContractError(f"unknown activation '{self.activation}'")
         if not self.inputs or not all(self.inputs):
             raise ContractError("a contract needs at least one input, and a name for each")
-        least = 1 if self.task == "detect" else 2
+        task = self._rules
+        least = task.LEAST_CLASSES
         if not least <= len(self.classes) <= IGNORE:
             raise ContractError(f"a contract needs {least} to {IGNORE} classes, has {len(self.classes)}")
         if len(set(self.class_names)) != len(self.classes):
@@ -98,14 +102,19 @@ class Contract:
             raise ContractError(f"max_boxes must be an integer from 1 to 10000, is {self.max_boxes!r}")
         if self.outputs not in get_args(Outputs):
             raise ContractError(f"unknown outputs '{self.outputs}'")
-        if self.task == "classify" and self.activation == "linear":
-            raise ContractError("a classifier ends in softmax or sigmoid, not linear", remedy="set model.activation")
-        if self.task != "classify" and (self.temperature, self.abstain) != (1.0, 0.0):
-            raise ContractError("temperature and abstain are a classifier's")
-        if self.task == "detect" and self.activation != "linear":
-            raise ContractError("a detector's graph ends in a linear activation", remedy="see docs/extend-a-factory.md")
-        if self.task != "detect" and any(getattr(self, key) != usual for key, usual in _OF_DETECTORS.items()):
-            raise ContractError(f"{', '.join(_OF_DETECTORS)} are a detector's")
+        if self.activation not in task.ACTIVATIONS:
+            raise ContractError(
+                f"a model to {self.task} ends in {' or '.join(task.ACTIVATIONS)}, not {self.activation}",
+                remedy="set model.activation, or see docs/extend-a-factory.md",
+            )
+        for key, usual in _OF_TASKS.items():
+            if key not in task.FIELDS and getattr(self, key) != usual:
+                raise ContractError(f"{key} has no meaning to {self.task}")
+
+    @property
+    def _rules(self) -> Any:
+        # The task's module on this floor, which itself takes contracts: found by name when the first one is made.
+        return import_module(str(task_path(self.task)).format(floor="core"))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -129,8 +138,8 @@ class Contract:
         for key, usual in (("temperature", 1.0), ("abstain", 0.0)):
             if fields[key] == usual:
                 del fields[key]
-        if self.task != "detect":
-            for key in _OF_DETECTORS:
+        for key in _OF_TASKS:
+            if key in fields and key not in self._rules.FIELDS:
                 del fields[key]
         return {"format": FORMAT, **fields}
 
@@ -186,7 +195,15 @@ class Contract:
 
 
 _RANGES = {"temperature": (1e-3, 1e3), "abstain": (0.0, 1.0), "threshold": (0.0, 1.0), "nms_iou": (0.0, 1.0)}
-_OF_DETECTORS = {"threshold": 0.25, "nms_iou": 0.7, "max_boxes": 300, "outputs": "raw"}
+_OF_TASKS = {
+    "temperature": 1.0,
+    "abstain": 0.0,
+    "threshold": 0.25,
+    "nms_iou": 0.7,
+    "max_boxes": 300,
+    "outputs": "raw",
+}
+"""Fields that not every task has, and what they are where they were not set."""
 
 
 def classes_of(names: list[str], colors: dict[str, str] | None = None) -> tuple[ClassSpec, ...]:

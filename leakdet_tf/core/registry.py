@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
@@ -50,9 +52,49 @@ REGISTRY: dict[str, dict[str, str]] = {
 }
 
 
+TASKS = {
+    "segment": "leakdet_tf.{floor}.tasks.segment",
+    "classify": "leakdet_tf.{floor}.tasks.classify",
+    "detect": "leakdet_tf.{floor}.tasks.detect",
+}
+"""The tasks: a module on each floor, ``core``, ``training`` and ``jobs``."""
+TASKS_ENTRY = "leakdet_tf.tasks"
+"""The entry points by which an installed package adds a task: ``name = package``, with a module for each floor."""
+
+
 def names(kind: str) -> list[str]:
     """The registered names of a kind (``model``, ``encoder``, ``head``, ``generator``, ``loss``), sorted."""
     return sorted(REGISTRY[kind])
+
+
+def task_path(name: object) -> str | None:
+    """The modules of a task, with ``{floor}`` for ``core``, ``training`` or ``jobs``; None where there is no such task.
+
+    A task is registered here, or by a package that is installed: a name alone imports nothing that is not.
+    """
+    if not isinstance(name, str):
+        return None
+    if name in TASKS:
+        return TASKS[name]
+    found = metadata.entry_points(group=TASKS_ENTRY, name=name)
+    return next((f"{point.value}.{{floor}}" for point in found), None)
+
+
+@cache
+def task_module(name: str, floor: str, protocol: type) -> Any:
+    """A task's module on a floor, which must have all that the floor's protocol names.
+
+    Raises:
+        ModelError: there is no such task, or its module lacks something.
+    """
+    path = task_path(name)
+    if path is None:
+        raise ModelError(f"unknown task '{name}'", remedy=did_you_mean(name, TASKS))
+    module = importlib.import_module(path.format(floor=floor))
+    wanted = [key for key in (*protocol.__annotations__, *vars(protocol)) if not key.startswith("_")]
+    if missing := [key for key in wanted if not hasattr(module, key)]:
+        raise ModelError(f"task '{name}': {module.__name__} lacks {', '.join(missing)}", remedy="add it")
+    return module
 
 
 def resolve(kind: str, name: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Geometry, ImageSpec, Pixels
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.detect import COLUMNS, VOID
+from leakdet_tf.core.tasks.protocol import Task
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import TruthTable, read
 from leakdet_tf.data.store import Rows, Store, Stored, file_system, size_text
@@ -61,6 +61,11 @@ class Cache:
         first = next(iter(self.inputs.values()))
         return first.shape[1], first.shape[2]
 
+    @property
+    def of_boxes(self) -> bool:
+        """Whether the targets are boxes, float32 (N, M, 6)."""
+        return len(self.targets.shape) == 3 and self.targets.dtype == np.float32
+
     def fetch(self, place: int) -> tuple[dict[str, Pixels], npt.NDArray[np.float32]]:
         """A picture's inputs (h, w, C) and its boxes float32 (N, 6), those that are there."""
         own = self.targets[place]
@@ -82,15 +87,13 @@ class Cache:
 def bytes_stored(count: int, contract: Contract) -> int:
     """Bytes of the inputs and masks of ``count`` pictures, which is what the disk can hold of them."""
     pixels = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in contract.inputs.values())
-    return count * (pixels + (int(np.prod(_target_shape(contract))) if contract.task == "segment" else 0))
+    return count * (pixels + (_target_bytes(contract) if _is_a_picture(_target_shape(contract)) else 0))
 
 
 def bytes_needed(count: int, contract: Contract, *, boxes: int = _MANY) -> int:
     """Memory that :func:`fill` takes for ``count`` pictures, in bytes; to detect, of up to ``boxes`` boxes each."""
-    stored, shape = bytes_stored(count, contract), _target_shape(contract)
-    if contract.task == "detect":
-        return stored + count * boxes * shape[-1] * np.dtype(np.float32).itemsize
-    return stored + (count * int(np.prod(shape)) if contract.task == "classify" else 0)
+    stored = bytes_stored(count, contract)
+    return stored + (0 if _is_a_picture(_target_shape(contract)) else count * _target_bytes(contract, boxes))
 
 
 def store_for(
@@ -129,10 +132,18 @@ def store_for(
 
 
 def _target_shape(contract: Contract) -> tuple[int, ...]:
-    shape: tuple[int, ...] = task_of(contract).target_shape(
-        contract.inputs[contract.primary].size, len(contract.classes)
-    )
-    return shape
+    return task_of(contract).target_shape(contract.inputs[contract.primary].size, len(contract.classes))
+
+
+def _is_a_picture(shape: tuple[int, ...]) -> bool:
+    # such a target is large, and lies where the pictures lie; what is as long as it happens to be has -1 in front
+    return len(shape) > 1 and shape[0] >= 0
+
+
+def _target_bytes(contract: Contract, most: int = 1) -> int:
+    # of one picture's target, with at most so many rows where their number is open
+    shape = [most if length < 0 else length for length in _target_shape(contract)]
+    return int(np.prod(shape)) * np.dtype(task_of(contract).TARGET_DTYPE).itemsize
 
 
 def fill(
@@ -152,26 +163,26 @@ def fill(
         raise DataError(lack, remedy=_REMEDY)
     make: Callable[..., Any] = np.empty if store is None else store.rows
     inputs = {name: make((len(items), *spec.shape), spec.dtype) for name, spec in contract.inputs.items()}
-    task, detect = task_of(contract), contract.task == "detect"
+    task, shape = task_of(contract), _target_shape(contract)
+    ragged = shape[0] < 0
     targets: Any = [None] * len(items)
-    if not detect:
-        make = make if contract.task == "segment" else np.empty
-        targets = make((len(items), *_target_shape(contract)), np.uint8)
-    one_label = contract.task == "classify" and contract.activation == "softmax"
+    if not ragged:
+        make = make if _is_a_picture(shape) else np.empty
+        targets = make((len(items), *shape), task.TARGET_DTYPE)
 
     def one(position: int) -> tuple[str, ...]:
         item = items[position]
         loaded = read(item, tables[item.source])
         truth = loaded.sample.truth
-        if one_label and truth is not None and truth.sum() != 1:
-            raise DataError(
-                f"{next(iter(item.images.values()))}: has {truth.sum()} labels, a softmax model learns one a picture",
-                remedy='set model.activation = "sigmoid", or mend the labels',
-            )
+        assert truth is not None  # a reader's has one
+        try:
+            task.check_truth(truth, contract)
+        except DataError as error:
+            raise DataError(f"{next(iter(item.images.values()))}: {error.args[0]}", remedy=error.remedy) from error
         for name, spec in contract.inputs.items():
             inputs[name][position], geometry = _applied(spec, loaded.sample.images[name], str(item.images[name]))
             if name == contract.primary:
-                targets[position] = task.targets(loaded.sample.truth, geometry)
+                targets[position] = task.targets(truth, geometry)
         return loaded.sha256
 
     digests = []
@@ -184,10 +195,10 @@ def fill(
             pool.shutdown(cancel_futures=True)
     if store is not None:
         store.flush()
-    yield Cache(tuple(item.id for item in items), inputs, stacked(targets) if detect else targets, tuple(digests))
+    yield Cache(tuple(item.id for item in items), inputs, stacked(targets) if ragged else targets, tuple(digests))
 
 
-def amounts_of(task: ModuleType, targets: Rows, places: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+def amounts_of(task: Task, targets: Rows, places: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
     """What a task's ``amounts`` finds in targets (N, ...), or in those at ``places``, some at a time: int64 (256,)."""
     found = np.zeros(256, np.int64)
     step = max(1, _AT_A_TIME // (int(np.prod(targets.shape[1:])) * targets.dtype.itemsize))

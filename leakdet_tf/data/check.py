@@ -22,6 +22,7 @@ from leakdet_tf.core.images import Labels, Pixels, decode, decode_mask
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import classify, detect, segment
+from leakdet_tf.core.tasks.protocol import Task
 from leakdet_tf.data.box_truth import Aside, Boxes, BoxTable, boxes_of, set_aside
 from leakdet_tf.data.cache import Cache, amounts_of
 from leakdet_tf.data.items import Item
@@ -364,7 +365,7 @@ def unseen(
 
 
 def cheap(
-    parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str]
+    parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str], task: Task
 ) -> list[Finding]:
     """What can be told from splits that are in memory anyway: duplicates and :func:`~leakdet_tf.data.survey.doubts`;
     at their size, unseen classes and no truth.
@@ -383,9 +384,8 @@ def cheap(
                     digests_of[name] = _digest(decode(item.images[name]))
     found, labelling = duplicates(entries) + doubts(parts, data), labelling_of(data, classes)
     for split, cache in caches.items():
-        task = detect if data.sources[0].of_boxes else classify if data.sources[0].labels else segment
         pixels = amounts_of(task, cache.targets)
-        if task is segment and not pixels[: labelling.count].any():
+        if task.TRUTH == "masks" and not pixels[: labelling.count].any():
             found.append(Finding("empty", "", split, data.where, f"every pixel of {split} is ignored", "fatal"))
         found += unseen(split, pixels, classes, labelling, data)
         found += imbalance(split, pixels, classes, data)

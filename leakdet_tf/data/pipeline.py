@@ -181,7 +181,7 @@ def _batch(
 ) -> Batch:
     # One call a batch copies rows out of the cache; the arrays stay outside the graph, whatever their size.
     names = sorted(cache.inputs)
-    of_boxes = cache.targets.dtype == np.float32
+    of_boxes = cache.of_boxes
     shapes = [list(array.shape[1:]) for array in (*(cache.inputs[name] for name in names), cache.targets)]
     if of_boxes and change is not None:
         shapes[-1][0] = rows_of(shapes[-1][0], change.settings)

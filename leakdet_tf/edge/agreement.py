@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.core.boxes import overlaps
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.images import Geometry
-from leakdet_tf.core.records import Boxes
-from leakdet_tf.core.tasks import detect, task_of
+from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.golden import gap
 
 Outputs = dict[str, npt.NDArray[np.float32]]
@@ -86,13 +84,8 @@ def compare(pairs: Iterable[Pair], contract: Contract, precision: str) -> Agreem
             found.append((1, 1, 1, np.inf, np.inf))
             continue
         first, second = next(iter(kept.values())), answered[next(iter(kept))]
-        if contract.task == "detect":
-            both = [detect.decode(array, contract, geometry) for array in (first, second)]
-            total, odd = box_changes(both[0], both[1], limit, geometry)
-            clear = odd - np.float32(contract.threshold) > limit.margin
-            counts = total, len(odd), int(clear.sum())
-        else:
-            counts = _decisions(first, second, contract, limit)
+        seen = task_of(contract).changes(first, second, contract, contract, geometry, near=(limit.iou, limit.px))
+        counts = seen.decisions, len(seen.margins), int((seen.margins > limit.margin).sum())
         # rows of final boxes have no places of their own: their differences say nothing
         mean = 0.0 if contract.outputs == "final" else max(_mean(kept[name], answered[name]) for name in kept)
         found.append((*counts, largest, mean))
@@ -132,31 +125,6 @@ def objection(found: Agreement, precision: str, tolerance: float, changed: float
 
 def _comparable(kept: npt.NDArray[Any], answered: npt.NDArray[Any]) -> bool:
     return kept.shape == answered.shape and bool(np.isfinite(kept).all() and np.isfinite(answered).all())
-
-
-def _decisions(
-    first: npt.NDArray[Any], second: npt.NDArray[Any], contract: Contract, limit: Limit
-) -> tuple[int, int, int]:
-    task = task_of(contract)
-    labels = task.decisions(first, contract)
-    other = labels != task.decisions(second, contract)
-    clear = other & (task.margins(first, contract) > limit.margin)
-    return labels.size, int(other.sum()), int(clear.sum())
-
-
-def box_changes(first: Boxes, second: Boxes, limit: Limit, geometry: Geometry) -> tuple[int, npt.NDArray[np.float32]]:
-    """How many boxes either gives of a picture, one that both give counted once, and the scores of those that only one
-    gives: lost, new, elsewhere or of another class."""
-    scale = max(a / b for a, b in zip(geometry.source, geometry.inner, strict=True))
-    lost, new = (_alone(*both, limit.iou, limit.px * scale) for both in ((first, second), (second, first)))
-    return len(first) + int(new.sum()), np.concatenate([first.scores[lost], second.scores[new]])
-
-
-def _alone(first: Boxes, second: Boxes, iou: float, px: float) -> npt.NDArray[np.bool_]:
-    # which boxes of the first have none of their class at their place in the second
-    apart = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=-1)
-    there = (overlaps(first.boxes, second.boxes) >= iou) | (apart <= px)
-    return np.asarray(~(there & (first.labels[:, None] == second.labels[None])).any(axis=1))
 
 
 def _mean(kept: npt.NDArray[Any], answered: npt.NDArray[Any]) -> float:

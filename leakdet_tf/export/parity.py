@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.core.boxes import overlaps
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.core.records import IGNORE, Boxes
-from leakdet_tf.core.tasks import detect, task_of
-from leakdet_tf.edge.agreement import LIMITS, box_changes
+from leakdet_tf.core.tasks import task_of
+from leakdet_tf.edge.agreement import LIMITS
 from leakdet_tf.edge.backends.protocol import Backend
-from leakdet_tf.edge.golden import SAME_IOU, SAME_PX, pairs
 from leakdet_tf.edge.predictor import Predictor
-
-UNITS = {"segment": "pixels", "classify": "decisions", "detect": "anchors"}
-"""By task, what is decided."""
 
 
 class Recalled:
@@ -75,8 +68,7 @@ class Parity:
 
 def unit_of(contract: Contract, *, exact: bool = True) -> str:
     """What is counted of an exported file of this contract: see :func:`compare`."""
-    boxes = contract.outputs == "final" or (contract.task == "detect" and not exact)
-    return "boxes" if boxes else UNITS[contract.task]
+    return task_of(contract).unit(contract, exact=exact)
 
 
 def compare(
@@ -97,74 +89,15 @@ def compare(
         ContractError: an output is not finite, or not of the shape that the exported file's contract says.
     """
     seen = []
+    contract, near = exported.contract, None if exact else (LIMITS["int8"].iou, LIMITS["int8"].px)
     for images in frames:
         inputs, geometry = reference.prepare(images)
         ours, theirs = (next(iter(p.backend.run(inputs).values())) for p in (reference, exported))
-        contract, shown = exported.contract, None
-        if contract.outputs == "final" or (contract.task == "detect" and not exact):
-            shown = detect.decode(ours, reference.contract, geometry), detect.decode(theirs, contract, geometry)
-        if shown and contract.outputs == "final":
-            one = _boxes(*shown, contract)
-        else:
-            one = _arrays(_as_exported(ours, reference.contract, contract), theirs, contract)
-        if shown and not exact:
-            total, odd = box_changes(*shown, LIMITS["int8"], geometry)
-            margin = float((odd - np.float32(contract.threshold)).max(initial=0))
-            one = replace(one, decisions=total, changed=len(odd), max_margin=margin)
-        seen.append(one)
+        seen.append(task_of(contract).changes(ours, theirs, reference.contract, contract, geometry, near=near))
     return Parity(
         pictures=len(seen),
         decisions=sum(one.decisions for one in seen),
-        changed=sum(one.changed for one in seen),
-        max_difference=max((one.max_difference for one in seen), default=0.0),
-        max_margin=max((one.max_margin for one in seen), default=0.0),
-    )
-
-
-def decoded(raw: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.float32]:
-    """A ``raw`` output (A, 4·16 + C) of the contract's model → the ``decoded`` one, float32 (A, 4 + C)."""
-    middles, strides = detect.grid(contract.inputs[contract.primary].size)
-    edges = 4 * detect.BINS
-    boxes = detect.boxes_from(detect.distances(raw[:, :edges]), middles, strides)
-    return np.concatenate([boxes, detect.sigmoid(raw[:, edges:])], axis=1)
-
-
-def _as_exported(ours: npt.NDArray[Any], contract: Contract, exported: Contract) -> npt.NDArray[Any]:
-    return decoded(ours, contract) if exported.outputs != contract.outputs else ours
-
-
-def _arrays(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], contract: Contract) -> Parity:
-    if ours.shape != theirs.shape:
-        raise ContractError(f"the exported file's output has shape {theirs.shape}, the model's {ours.shape}")
-    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        raise ContractError("the model's output holds NaN or infinity", remedy="do not use this model")
-    task = task_of(contract)
-    labels, others = task.decisions(ours, contract), task.decisions(theirs, contract)
-    other = labels != others
-    if contract.task == "detect":
-        other |= (labels != IGNORE) & _moved(ours, theirs, contract)
-    margin = float(task.margins(ours, contract)[other].max()) if other.any() else 0.0
-    return Parity(1, labels.size, int(other.sum()), float(np.abs(ours - theirs).max()), margin)
-
-
-def _moved(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.bool_]:
-    """Whether each anchor's box is another, bool (A,)."""
-    raw = contract.outputs == "raw"
-    first, second = ((decoded(one, contract) if raw else one)[:, :4] for one in (ours, theirs))
-    near = np.abs(first - second).max(axis=1) <= SAME_PX
-    for place in np.flatnonzero(~near):
-        near[place] = overlaps(first[place][None], second[place][None])[0, 0] > SAME_IOU
-    return np.asarray(~near)
-
-
-def _boxes(ours: Boxes, theirs: Boxes, contract: Contract) -> Parity:
-    partners = pairs(ours, theirs)
-    there = partners >= 0
-    alone = np.concatenate([ours.scores[~there], np.delete(theirs.scores, partners[there])])
-    return Parity(
-        pictures=1,
-        decisions=int(there.sum()) + len(alone),
-        changed=len(alone),
-        max_difference=float(np.abs(ours.boxes[there] - theirs.boxes[partners[there]]).max(initial=0)),
-        max_margin=float((alone - np.float32(contract.threshold)).max(initial=0)),
+        changed=sum(len(one.margins) for one in seen),
+        max_difference=max((one.largest for one in seen), default=0.0),
+        max_margin=max((float(one.margins.max(initial=0)) for one in seen), default=0.0),
     )

@@ -31,6 +31,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes, write_json
 from leakdet_tf.core.images import Pixels
+from leakdet_tf.core.tasks import task_of
 from leakdet_tf.export.child import Layer
 
 LOOKED_AT = 8
@@ -261,7 +262,7 @@ def _always_float(content: Any, nodes: list[_Node], contract: Contract) -> set[s
     names = {entry.tensorIndex: entry.name.decode() for entry in content.signatureDefs[0].inputs}
     fine = {int(index) for index in graph.inputs if contract.inputs[names[index]].dtype != "uint8"}
     found = _reached(nodes, fine, lambda node: (node.inputs, node.outputs))
-    if contract.task == "detect":
+    if task_of(contract).FLOAT_OUTPUT:
         found |= _reached(nodes[::-1], {int(i) for i in graph.outputs}, lambda node: (node.outputs, node.inputs))
     return found
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leakdet_tf.config.load import load
-from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, LeakdetError
-from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
-from leakdet_tf.jobs.data_check import parts_of_run
-from leakdet_tf.jobs.run.runs import Log, Opened, open_model
-from leakdet_tf.jobs.tasks import classify, detect
+from leakdet_tf.jobs.run.parts import parts_of_run
+from leakdet_tf.jobs.run.runs import Log, open_model
+from leakdet_tf.jobs.tasks import jobs_task
 
 
 def calibrate_run(run: str, *, overrides: Sequence[str], threshold: float | None, log: Log) -> Path:
@@ -27,21 +25,16 @@ def calibrate_run(run: str, *, overrides: Sequence[str], threshold: float | None
         raise LeakdetError(f"{run}: is a bundle", remedy="give the run's folder, then export again")
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end")
-    task = opened.predictor.contract.task
-    if task == "segment":
-        raise LeakdetError(f"{run}: is a segmenter's", remedy="classifiers and detectors are calibrated")
-    if threshold is not None and task != "detect":
+    contract = opened.predictor.contract
+    task = jobs_task(contract.task).CALIBRATING
+    if task is None:
+        raise LeakdetError(
+            f"{run}: a model to {contract.task} has nothing to calibrate",
+            remedy="classifiers and detectors are calibrated",
+        )
+    if threshold is not None and not task.threshold:
         raise ConfigError("--threshold: is for detectors", remedy="set evaluate.max_risk, and unsure follows from it")
     settings = load(opened.experiment, overrides)
     items = parts_of_run(settings, opened.folder, log=log)["val"]
-    calibrated(opened, settings, items, threshold=threshold, log=log)
+    task.run(opened, settings, items, threshold=threshold, log=log)
     return opened.folder / CONTRACT
-
-
-def calibrated(
-    opened: Opened, settings: Experiment, items: Sequence[Item], *, threshold: float | None = None, log: Log
-) -> Opened:
-    """The run with what was chosen in a new contract, written over ``contract.json``."""
-    if settings.task.kind == "classify":
-        return classify.calibrated(opened, settings, items, log=log)
-    return detect.thresholded(opened, settings, items, threshold=threshold, log=log)

@@ -11,18 +11,16 @@ from typing import Any
 
 import tomllib
 
-from leakdet_tf.analysis.comparison import draw, lines, markdown
-from leakdet_tf.analysis.detect import compare as box_compare
-from leakdet_tf.analysis.detect.answers import BOXES, Answers, load_boxes
+from leakdet_tf.analysis.comparison import Run, draw, lines, markdown
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.segment.compare import Run, check_comparable, check_metric, compare
-from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, load_counts
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import sha256_bytes, write_json, write_text
+from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
+from leakdet_tf.jobs.tasks import jobs_task
 
 METRICS_FILE = "metrics.json"
 _ABOVE = 3  # folders above an evaluation in which its experiment file may lie
+_UNNAMED = "segment"  # reports of segmenters name no task
 _OWN = ("name", "runs")  # settings that name a run rather than make it
 
 
@@ -48,17 +46,21 @@ def compare_runs(folders: Sequence[str], *, metric: str, out: str, log: Log) -> 
         DataError: a folder lacks a file or holds a damaged one, or the runs cannot be compared.
         ConfigError: there is no such metric.
     """
-    tasks = [_report(Path(folder) / METRICS_FILE).get("task", "segment") for folder in folders]
-    if odd := [place for place, task in zip(folders, tasks, strict=True) if task != tasks[0]]:
+    places = [Path(folder) for folder in folders]
+    reports = [_report(place / METRICS_FILE) for place in places]
+    tasks = [str(report.get("task", _UNNAMED)) for report in reports]
+    if odd := [folder for folder, task in zip(folders, tasks, strict=True) if task != tasks[0]]:
         raise DataError(f"{folders[0]} and {odd[0]}: are of different tasks", remedy="compare runs of one task")
-    if tasks[0] == "detect":
-        found = _of_boxes([_open_boxes(Path(folder)) for folder in folders], metric or "map50")
-    else:
-        opened = [_open(Path(folder)) for folder in folders]
-        runs = [Run(name, *parts) for name, parts in zip(_names(opened), opened, strict=True)]
-        check_comparable(runs)
-        check_metric(metric or "mean_iou", runs[0].table.classes)
-        found = compare(runs, metric or "mean_iou")
+    how = jobs_task(tasks[0]).COMPARING
+    if how is None:
+        raise DataError(
+            f"{folders[0]}: compare has no test for models to {tasks[0]}", remedy="see leakdet-tf evaluate --matrix"
+        )
+    runs = [
+        Run(name, place, report, how.load(place, report), _settings(place, report))
+        for name, place, report in zip(_names(places, reports), places, reports, strict=True)
+    ]
+    found = how.compare(runs, metric or how.metric)
     for line in lines(found):
         log(line)
     if len(folders) == 1:
@@ -68,34 +70,6 @@ def compare_runs(folders: Sequence[str], *, metric: str, out: str, log: Log) -> 
     write_text(files[1], markdown(found))
     save(draw(found), files[2])
     return Compared(found, files)
-
-
-def _open(folder: Path) -> tuple[Path, dict[str, Any], PerPicture, dict[str, Any]]:
-    report, table = _report(folder / METRICS_FILE), load_counts(folder / COUNTS)
-    agree = (
-        report.get("classes") == list(table.classes)
-        and report.get("ids_sha256") == sha256_bytes("\n".join(table.ids).encode())
-        and report.get("confusion") == table.counts.sum(0).tolist()
-    )
-    if not agree:
-        raise DataError(f"{folder}: {METRICS_FILE} and {COUNTS} are not of one evaluation", remedy="run evaluate again")
-    return folder, report, table, _settings(folder, report)
-
-
-def _open_boxes(folder: Path) -> tuple[Path, dict[str, Any], Answers, dict[str, Any]]:
-    report, answers = _report(folder / METRICS_FILE), load_boxes(folder / BOXES)
-    agree = report.get("classes") == list(answers.classes) and report.get("ids_sha256") == sha256_bytes(
-        "\n".join(answers.ids).encode()
-    )
-    if not agree:
-        raise DataError(f"{folder}: {METRICS_FILE} and {BOXES} are not of one evaluation", remedy="run evaluate again")
-    return folder, report, answers, _settings(folder, report)
-
-
-def _of_boxes(opened: Sequence[tuple[Path, dict[str, Any], Answers, dict[str, Any]]], metric: str) -> dict[str, Any]:
-    return box_compare.compare(
-        [box_compare.BoxRun(name, *parts) for name, parts in zip(_names(opened), opened, strict=True)], metric
-    )
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -144,10 +118,12 @@ def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _names(opened: Sequence[tuple[Path, dict[str, Any], Any, dict[str, Any]]]) -> list[str]:
+def _names(folders: Sequence[Path], reports: Sequence[dict[str, Any]]) -> list[str]:
     """The experiments' names; where two are alike, as much of the folders' paths as tells them apart, or a number."""
-    names = [str(report.get("experiment") or folder.resolve().name) for folder, report, _, _ in opened]
-    paths = [folder.resolve().parts for folder, *_ in opened]
+    names = [
+        str(report.get("experiment") or folder.resolve().name) for folder, report in zip(folders, reports, strict=True)
+    ]
+    paths = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, paths)) + 1):
         apart = dict(zip(paths, names, strict=True))  # one folder given twice is told apart by its number alone
         twice = {name for name, count in Counter(apart.values()).items() if count > 1}

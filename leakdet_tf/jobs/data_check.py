@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from leakdet_tf.analysis.stats.inflation import Inflation, inflation
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import write_json, write_text
+from leakdet_tf.core.errors import ConfigError, DataError
+from leakdet_tf.core.files import write_json
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data import check as room
-from leakdet_tf.data.cache import Cache
+from leakdet_tf.core.tasks import task_named
 from leakdet_tf.data.check import Checked, Decoded
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
-from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.run.data import render_if_absent
-from leakdet_tf.training.progress import Bar, track
+from leakdet_tf.jobs.run.parts import QUARANTINE, by_kind, check_all, write_findings, write_rows
+from leakdet_tf.training.progress import Bar
 
 Log = Callable[[str], None]
 
@@ -35,8 +33,6 @@ SHOWN = 20
 """Findings of a kind, and pairs, that are printed; the files hold all."""
 SHEET = 40
 """Most pairs on the contact sheet."""
-
-QUARANTINE = "quarantine.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +72,7 @@ def check(
     """
     experiment = load(path, overrides)
     render_if_absent(experiment)
-    checked = _checked(experiment, thumbnails=near)
+    checked = check_all(experiment, thumbnails=near)
     for line in _table(experiment, checked):
         log(line)
     for line in _lines(checked):
@@ -88,7 +84,7 @@ def check(
     fatal, errors = checked.at("fatal"), checked.at("error")
     files = _write(folder, experiment, checked, pairs)
     if quarantine:
-        files.append(_write_findings(folder / QUARANTINE, errors))
+        files.append(write_findings(folder / QUARANTINE, errors))
         log(f"{len({finding.file for finding in errors})} files are left out")
     if inflation is not None:
         log(_inflation(experiment, inflation, checked, pairs))
@@ -96,77 +92,34 @@ def check(
 
 
 def _inflation(experiment: Experiment, model: str, checked: Checked, pairs: Sequence[Pair]) -> str:
-    from leakdet_tf.jobs.run.inflation import inflation
-
     seen = checked.decoded
     elsewhere = {digest for one in seen if one.split != "test" for digest in one.digests.items()}
     twins = {place for pair in pairs for place in (pair.first, pair.second)}
     test = [place for place, one in enumerate(seen) if one.split == "test"]
     leaked = [place in twins or not elsewhere.isdisjoint(seen[place].digests.items()) for place in test]
     items = [seen[place].item for place in test]
-    found = inflation(experiment, model, items, np.array(leaked, np.bool_))
+    found = inflation_of(experiment, model, items, np.array(leaked, np.bool_))
     return found.line(experiment.evaluate.confidence)
 
 
-def usable_parts(experiment: Experiment, *, quarantine: Path | None, log: Log) -> Parts:
-    """The experiment's splits without the samples that are at fault, for ``fit --quarantine``.
-
-    Everything is decoded once to find them; those that are left out are named in ``quarantine`` when it is given.
+def inflation_of(experiment: Experiment, model: str, items: Sequence[Item], leaked: npt.NDArray[np.bool_]) -> Inflation:
+    """Measure a run or a bundle on the test split with and without the pictures in ``leaked``, bool (N,).
 
     Raises:
-        DataError: something that concerns more than a file: a folder is missing, a split empty, a class never seen.
+        ConfigError: the model's classes are not the experiment's.
+        DataError: there are no test pictures.
     """
-    checked = _checked(experiment, thumbnails=False)
-    errors = checked.at("error")
-    if quarantine is not None:
-        _write_findings(quarantine, errors)
-    for kind, found in _by_kind(errors):
-        log(f"left out, {kind}: {len(found)} files, such as {found[0]}")
-    _refuse(checked.at("fatal"), "mend it: nothing can be left out for this")
-    return checked.usable()
+    from leakdet_tf.jobs.run.runs import open_model
+    from leakdet_tf.jobs.tasks import jobs_task
 
-
-def parts_of_run(experiment: Experiment, run: Path, *, log: Log) -> Parts:
-    """The splits for what is done with a finished run: as ``fit`` took them, without what it left out."""
-    if (run / QUARANTINE).is_file():
-        return usable_parts(experiment, quarantine=None, log=log)
-    return find_splits(experiment.data)
-
-
-def refuse_leaks(
-    experiment: Experiment, parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], *, log: Log
-) -> None:
-    """Before training: no picture stands in two splits, each class in some training mask, and in each split something
-    counts. Warnings are logged.
-
-    Raises:
-        DataError: otherwise, with the first file or class.
-    """
-    found = room.cheap(parts, caches, experiment.data, experiment.task.classes)
-    for finding in found:
-        if finding.level == "warning":
-            log(f"warning: {finding}")
-    fatal = [finding for finding in found if finding.level == "fatal"]
-    _refuse([finding for finding in fatal if finding.kind == "empty"], "check the masks or boxes, and data.values")
-    _refuse(fatal, "add pictures of it, or drop the class")
-    _refuse(
-        [finding for finding in found if finding.level == "error"],
-        "fit --quarantine leaves such files out, leakdet-tf data check lists them",
+    predictor, how = open_model(model).predictor, experiment.evaluate
+    names = predictor.contract.class_names
+    if list(names) != experiment.task.classes:
+        raise ConfigError(f"{model}: its classes ({', '.join(names)}) are not the experiment's")
+    name, figure = jobs_task(experiment.task.kind).weighted_figure(predictor, experiment, items)
+    return inflation(
+        figure, leaked, name=name, resamples=how.resamples, confidence=how.confidence, seed=experiment.seed
     )
-
-
-def _refuse(found: Sequence[Finding], remedy: str) -> None:
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DataError(f"{found[0].file}: {found[0].detail}{more}", remedy=remedy)
-
-
-def _checked(experiment: Experiment, *, thumbnails: bool) -> Checked:
-    data, classes = experiment.data, experiment.task.classes
-    parts, findings = survey(data)
-    total = sum(map(len, parts.values()))
-    work = room.check(parts, findings, data, classes, thumbnails=thumbnails)
-    return [step for step in (track(work, "checking", total) if total else work) if isinstance(step, Checked)][-1]
 
 
 def _near(checked: Checked) -> list[Pair]:
@@ -193,8 +146,9 @@ def _table(experiment: Experiment, checked: Checked) -> list[str]:
     names = [*checked.labelling.names(tuple(experiment.task.classes)), "ignore"]
     weights = {source.name: source.weight for source in experiment.data.sources}
     width = max(6, *map(len, weights))
-    boxes = experiment.task.kind == "detect"
-    what = "boxes" if boxes else f"share of {'pictures' if experiment.task.kind == 'classify' else 'pixels'}"
+    task = task_named(experiment.task.kind)
+    boxes = task.TRUTH == "boxes"
+    what = task.COUNTED if boxes else f"share of {task.COUNTED}"
     lines = [f"{'split':5}  {'source':{width}}  pictures  of an epoch  {what}"]
     for split, items in checked.parts.items():
         total = sum(weights[item.source] for item in items)
@@ -237,15 +191,10 @@ def _box_text(boxes: Mapping[str, int], aside: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _by_kind(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
-    kinds = [(kind, [finding for finding in findings if finding.kind == kind]) for kind in KINDS]
-    return [(kind, found) for kind, found in kinds if found]
-
-
 def _lines(checked: Checked) -> list[str]:
     lines = []
     for word, levels in (("error", ("fatal", "error")), ("warning", ("warning",))):
-        for kind, found in _by_kind([finding for finding in checked.findings if finding.level in levels]):
+        for kind, found in by_kind([finding for finding in checked.findings if finding.level in levels]):
             lines += [f"{word}, {kind}: {finding}" for finding in found[:SHOWN]]
             if len(found) > SHOWN:
                 lines.append(f"{word}, {kind}: and {len(found) - SHOWN} more")
@@ -278,13 +227,13 @@ def _picture(seen: Decoded) -> Path:
 def _write(folder: Path, experiment: Experiment, checked: Checked, pairs: Sequence[Pair]) -> list[Path]:
     files = [folder / "check.json", folder / "findings.csv", folder / "near_duplicates.csv"]
     write_json(files[0], _facts(experiment, checked, pairs))
-    _write_findings(files[1], checked.findings)
+    write_findings(files[1], checked.findings)
     rows = []
     for pair in pairs:
         first, second = checked.decoded[pair.first], checked.decoded[pair.second]
         files_of = [first.split, _picture(first), second.split, _picture(second)]
         rows.append([*files_of, pair.turn, pair.distance, f"{pair.similarity:.4f}"])
-    _write_rows(files[2], ["split", "file", "other_split", "other_file", "turn", "distance", "similarity"], rows)
+    write_rows(files[2], ["split", "file", "other_split", "other_file", "turn", "distance", "similarity"], rows)
     page = folder / "near_duplicates.png"
     if pairs:
         _draw(page, checked, pairs[:SHEET], len(pairs))
@@ -326,22 +275,10 @@ def _facts(experiment: Experiment, checked: Checked, pairs: Sequence[Pair]) -> d
         "data": experiment.data.where,
         "splits": splits,
         "findings": {
-            level: {k: len(f) for k, f in _by_kind(checked.at(level))} for level in ("fatal", "error", "warning")
+            level: {k: len(f) for k, f in by_kind(checked.at(level))} for level in ("fatal", "error", "warning")
         },
         "near_duplicates": len(pairs),
     }
-
-
-def _write_findings(path: Path, findings: Sequence[Finding]) -> Path:
-    rows = [[one.source, one.split, one.file, one.kind, one.level, one.detail] for one in findings]
-    _write_rows(path, ["source", "split", "file", "kind", "level", "detail"], rows)
-    return path
-
-
-def _write_rows(path: Path, head: list[str], rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    write_text(path, text.getvalue().encode("utf-8", "backslashreplace").decode())
 
 
 def _draw(path: Path, checked: Checked, pairs: Sequence[Pair], total: int) -> None:

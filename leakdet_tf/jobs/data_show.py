@@ -18,17 +18,18 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.core.tasks import task_named
 from leakdet_tf.data.augment import augment, augment_alone, only, training_key
 from leakdet_tf.data.augment_boxes import Boxes, augment_boxes_alone
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import truth_tables
-from leakdet_tf.jobs.data_check import Log, parts_of_run
+from leakdet_tf.jobs.data_check import Log
 from leakdet_tf.jobs.run.data import contract_of, often, render_if_absent
+from leakdet_tf.jobs.run.parts import parts_of_run
 
 MOST_PICTURES, MOST_VERSIONS = 40, 12
-_ACTIVATIONS = {"classify": "sigmoid", "detect": "linear"}
 _COMPOSED = ("mosaic", "mixup")
 
 
@@ -80,13 +81,13 @@ def show(
         number = min(len(on), len(items))
     elif number > len(items):
         raise ConfigError(f"--number {number}: the {split} split holds {len(items)}", remedy=f"at most {len(items)}")
-    contract = contract_of(experiment, _ACTIVATIONS.get(experiment.task.kind, "softmax"))
+    contract = contract_of(experiment, task_named(experiment.task.kind).ACTIVATIONS[-1])
     places = spread([item.source for item in items], number)
     cache = _decoded(experiment, [items[place] for place in places], contract)
     note = "switched on: " + ", ".join(f"{name}\u00a0{getattr(settings, name):g}" for name in on)
     if alone:
         figure = changes(
-            _boxes_alone(cache, settings, on) if contract.task == "detect" else _alone(cache, settings, on),
+            _boxes_alone(cache, settings, on) if cache.of_boxes else _alone(cache, settings, on),
             ["", ""],
             contract,
             title=f"{experiment.name}: each change alone, as strong as data.augment allows",
@@ -95,7 +96,7 @@ def show(
         )
     else:
         epochs = range(epoch, epoch + versions)
-        if contract.task == "detect":
+        if cache.of_boxes:
             shown = _box_versions(cache, experiment, items, places, epochs, contract)
         else:
             shown = _versions(cache, experiment, places, epochs)
@@ -158,7 +159,7 @@ def _check(split: str, number: int, versions: int, epoch: int, file: Path) -> No
 def _decoded(experiment: Experiment, items: Sequence[Item], contract: Contract) -> Cache:
     *_, cache = fill(items, contract, truth_tables(experiment.data, experiment.task.classes))
     assert isinstance(cache, Cache)  # what fill yields last
-    if contract.task == "classify":  # labels of whole pictures do not move with them: there is nothing to outline
+    if len(cache.targets.shape) < 3:  # what is said of whole pictures does not move with them: nothing is outlined
         return replace(cache, targets=np.full((len(cache), *contract.inputs[contract.primary].size), IGNORE, np.uint8))
     return cache
 

@@ -1,4 +1,4 @@
-"""``leakdet-tf evaluate``: the report on a run or a bundle."""
+"""``leakdet-tf evaluate``: the report on a run or a bundle, and with ``--matrix`` every model on every test set."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from leakdet_tf.analysis.classify.figures import heat
+from leakdet_tf.analysis.classify.matrix import Entry, report
+from leakdet_tf.analysis.classify.matrix_text import lines, markdown
+from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.figures import save
-from leakdet_tf.analysis.segment import pod
-from leakdet_tf.analysis.segment.counts import COUNTS, PerPicture, save_counts
-from leakdet_tf.analysis.segment.figures import examples, page
-from leakdet_tf.analysis.segment.report import lines, measure, report
+from leakdet_tf.config.data import Source
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.errors import ConfigError, did_you_mean
-from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.data.items import Item, count_rendered, told_of_rendered
-from leakdet_tf.data.readers import find_items, find_splits, labelling_of, read, truth_tables, turned_parts
-from leakdet_tf.jobs.data_check import parts_of_run
-from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.core.errors import ConfigError, DataError, ImageError, did_you_mean
+from leakdet_tf.core.files import sha256_bytes, write_json, write_text
+from leakdet_tf.core.images import SUFFIXES
+from leakdet_tf.core.tasks import task_of
+from leakdet_tf.data.items import FOLDERS, Item, count_rendered, told_of_rendered
+from leakdet_tf.data.readers import find_items, find_splits, turned_parts
+from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.jobs.run.data import render_if_absent
+from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model
+from leakdet_tf.jobs.tasks import jobs_task
+from leakdet_tf.jobs.tasks.classify import answer
 from leakdet_tf.training.progress import track
+
+TABLE = "labels.csv"
 
 
 @dataclass(frozen=True)
@@ -93,43 +103,8 @@ def write_report(
     }
     if note := told_of_rendered(rendered, len(items)):
         log(note)
-    if settings.task.kind == "classify":
-        from leakdet_tf.jobs.tasks.classify import write_class_report
-
-        return Evaluated(*write_class_report(opened, settings, items, about, folder=folder, log=log))
-    if settings.task.kind == "detect":
-        from leakdet_tf.jobs.tasks.detect import write_box_report
-
-        return Evaluated(*write_box_report(opened, settings, items, about, folder=folder, log=log))
-    work = track(samples(settings, items), f"evaluating {opened.kind}", len(items))
-    labelling = labelling_of(settings.data, settings.task.classes)
-    measured = measure(
-        predictor,
-        work,
-        settings.evaluate,
-        seed=settings.seed,
-        labelling=labelling,
-        sources=[item.source for item in items],
-    )
-    found = report(measured, predictor, settings.evaluate, about)
-    files = [folder / "metrics.json", folder / COUNTS, folder / "report.png"]
-    write_json(files[0], found)
-    names = predictor.contract.class_names
-    save_counts(files[1], PerPicture(measured.ids, measured.counts, measured.boundary, labelling.members, names))
-    save(page(found, predictor.contract), files[2])
-    for name, part in found.get("detection", {}).items():
-        files.append(folder / f"detection-{name}.png")
-        save(pod.draw(part), files[-1])
-    tables = truth_tables(settings.data, settings.task.classes)
-    if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
-        shown = [read(item, tables[item.source]).sample for item in chosen]
-        answers = [predictor.predict(sample.images) for sample in shown]
-        files.append(folder / "worst.png")
-        title = f"worst of {len(items)} pictures, {root} ({split})"
-        save(examples(shown, answers, predictor.contract, title, labelling), files[-1])
-    for line in lines(found):
-        log(line)
-    return Evaluated(found, files)
+    task = jobs_task(settings.task.kind)
+    return Evaluated(*task.write_report(opened, settings, items, about, folder=folder, log=log))
 
 
 def _items(
@@ -162,3 +137,163 @@ def _default_folder(opened: Opened, data: str | None, split: str, source: str | 
     label = Path(data).resolve().name if data else source or "data"
     base = opened.folder if opened.kind == "keras" else opened.folder.parent
     return base / "evaluation" / f"{opened.kind}-{label}-{split}"
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """Pictures with truth: the settings that they are read by, and the items."""
+
+    settings: Experiment
+    items: list[Item]
+
+    @property
+    def key(self) -> tuple[tuple[str, str], ...]:
+        """The same for two sets of the same pictures, whatever experiments they come from."""
+        return tuple((str(next(iter(item.images.values())).resolve()), ";".join(item.words)) for item in self.items)
+
+
+def matrix(
+    models: Sequence[str], *, tests: Sequence[str], strangers: Sequence[str], out: str, log: Log
+) -> tuple[dict[str, object], list[Path]]:
+    """Measure classifiers on each other's test splits and on more sets; write ``matrix.json``, ``.md`` and ``.png``.
+
+    Args:
+        models: runs or bundles inside their runs.
+        tests: further sets, ``NAME=PLACE``: an experiment file, whose test split is meant, or a folder with class
+            folders or a ``labels.csv`` in it (or in its ``test``).
+        strangers: folders of pictures that show none of the classes, ``NAME=DIR``.
+        out: folder for what is written.
+        log: takes lines for the user.
+
+    Raises:
+        LeakdetError: a model is no classifier, classes differ, or a set holds no pictures.
+    """
+    opened = [_opened(model, log) for model in models]
+    sets, homes = _own_sets(opened, log)
+    for text in tests:
+        name, place = _named(text)
+        if name in sets:
+            raise ConfigError(f"--test {text}: there is a test set '{name}' already", remedy="choose another name")
+        sets[name] = _set_at(name, place, opened[0][1])
+    others = {name: _pictures(Path(place)) for name, place in map(_named, strangers)}
+    entries = []
+    for (model, settings), home in zip(opened, homes, strict=True):
+        log(f"{model.folder}: {len(sets)} test sets")
+        contract = model.predictor.contract
+        for name, one in sets.items():
+            if tuple(one.settings.task.classes) != contract.class_names:
+                raise ConfigError(
+                    f"{name}: its classes are not those of {model.folder} ({', '.join(contract.class_names)})",
+                    remedy="the models and sets of a matrix share classes and their order",
+                )
+        entries.append(
+            Entry(
+                settings.name,
+                {name: answer(model.predictor, one.settings, one.items, kind=name) for name, one in sets.items()},
+                home,
+                model.folder.name if model.kind == "keras" else f"{model.folder.parent.parent.name}, {model.kind}",
+                {name: _unlabelled(model.predictor, name, files, log) for name, files in others.items()},
+                contract.temperature,
+                contract.abstain,
+            )
+        )
+    first = opened[0][1]
+    found = report(
+        entries,
+        first.evaluate,
+        seed=first.seed,
+        about={"models": [str(model.folder) for model, _ in opened]},
+        rendered={name: count_rendered(one.items) for name, one in sets.items()},
+    )
+    folder = Path(out)
+    files = [folder / "matrix.json", folder / "matrix.md", folder / "matrix.png"]
+    write_json(files[0], found)
+    write_text(files[1], markdown(found))
+    save(heat(found, "accuracy", "accuracy of every model on every test set"), files[2])
+    for line in lines(found):
+        log(line)
+    return found, files
+
+
+def _opened(model: str, log: Log) -> tuple[Opened, Experiment]:
+    opened = open_model(model)
+    if opened.note:
+        log(opened.note)
+    if task_of(opened.predictor.contract).TRUTH != "labels":
+        raise ConfigError(f"{model}: is no classifier", remedy="compare puts segmentation runs side by side")
+    if opened.experiment is None:
+        raise ConfigError(
+            f"{model}: a bundle outside its run does not say what it was trained on", remedy="give the run"
+        )
+    return opened, load(opened.experiment, [])
+
+
+def _own_sets(opened: Sequence[tuple[Opened, Experiment]], log: Log) -> tuple[dict[str, TestSet], list[str]]:
+    """The test splits of the runs, each set of pictures once, and the name of each run's own."""
+    sets: dict[str, TestSet] = {}
+    homes = []
+    for model, settings in opened:
+        assert model.experiment is not None
+        own = TestSet(settings, parts_of_run(settings, model.experiment.parent, log=log)["test"])
+        name = next((name for name, one in sets.items() if one.key == own.key), "")
+        if not name:
+            sources = sorted({item.source for item in own.items})
+            name = "+".join(sources) if settings.data.source and "+".join(sources) not in sets else settings.name
+            name = name if name not in sets else f"{settings.name} {model.experiment.parent.name}"
+            sets[name] = own
+        homes.append(name)
+    return sets, homes
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, place = text.partition("=")
+    if not (name and equals and place):
+        raise ConfigError(f"{text}: not NAME=PLACE", remedy="such as elsewhere=photos/elsewhere")
+    return name, place
+
+
+def _set_at(name: str, place: str, like: Experiment) -> TestSet:
+    path = Path(place)
+    if path.suffix == ".toml":
+        settings = load(path, [])
+        render_if_absent(settings)
+        return TestSet(settings, find_splits(settings.data)["test"])
+    folder = path / "test" if (path / "test").is_dir() else path
+    if not folder.is_dir():
+        raise DataError(f"{place}: no such folder", remedy="give an experiment file or a folder")
+    labels = TABLE if (folder / TABLE).is_file() else FOLDERS
+    values = like.data.sources[0].values if labels == FOLDERS else {}
+    source = Source(name="set", root=place, labels=labels, values=values)
+    data = like.data.model_copy(update={"source": [source]})
+    return TestSet(like.model_copy(update={"data": data}), find_items(folder, source, like.data.inputs))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise DataError(f"{folder}: holds no picture", remedy=f"pictures end in {', '.join(SUFFIXES)}")
+    return files
+
+
+def _unlabelled(predictor: Predictor, name: str, files: Sequence[Path], log: Log) -> Answers:
+    """A classifier's scores on pictures of no class; such as cannot be read are told and left out.
+
+    Raises:
+        DataError: none can be read.
+    """
+    rows, ids = [], []
+    for path in track(files, "answering strangers", len(files)):
+        try:
+            images = predictor.load(path)
+        except ImageError as error:
+            log(str(error))
+            continue
+        rows.append(next(iter(predictor.outputs(images).values())))
+        ids.append(str(path))
+    if not rows:
+        raise DataError(
+            f"--strangers {name}: none of its {len(files)} pictures can be read", remedy="replace them, or leave it out"
+        )
+    contract = predictor.contract
+    truth = np.zeros((len(rows), len(contract.classes)), np.uint8)
+    return Answers(tuple(ids), truth, np.stack(rows).astype(np.float32), contract.class_names, contract.activation)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from leakdet_tf.analysis.contact import Twins, sheet
 from leakdet_tf.analysis.explain import pointing
-from leakdet_tf.analysis.explain.pointing import Flags, Heat, Pointed, point
+from leakdet_tf.analysis.explain.pointing import Heat, Pointed, point
+from leakdet_tf.analysis.explain.reading import NOT_THERE, NOTHING, UNKNOWN, Case, Reading
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.config.load import load
@@ -23,17 +23,20 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError, ModelError, did_you_mean
 from leakdet_tf.core.files import whole_file, write_json
-from leakdet_tf.core.images import Labels, Pixels, decode_mask
-from leakdet_tf.core.records import IGNORE, Origin
+from leakdet_tf.core.images import decode_mask
+from leakdet_tf.core.records import Origin
+from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.segment import viewable
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.mask_files import MaskFinder, thing
+from leakdet_tf.data.mask_files import MaskFinder
 from leakdet_tf.data.readers import read, truth_tables
 from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.data_check import parts_of_run
 from leakdet_tf.jobs.predict import find_pictures, out_names
+from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
+from leakdet_tf.jobs.tasks import jobs_task
+from leakdet_tf.jobs.tasks.protocol import Explaining
 from leakdet_tf.training.progress import track
 
 SHEET = 24
@@ -44,8 +47,6 @@ FIELDS = ("picture", "class", "score", "decided", "truth", "hit", "chance", "hea
 """The columns of ``explain.csv``."""
 TRUTH = "truth"
 """The target that is the true class, unless a class has that name."""
-NO_MASK, NOTHING, UNKNOWN = "there is no mask", "nothing was decided", "no class is truly there"
-NOT_THERE, EMPTY = "the class is not on the picture", "the mask shows nothing of the class"
 
 
 @dataclass(frozen=True)
@@ -56,29 +57,6 @@ class Explained:
     refused: int
     pointing: dict[str, Any] | None
     files: list[Path]
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A picture, its truth as its task has it, and for a classifier its mask, uint8 (H, W); None where unknown.
-
-    ``names`` are those of the mask's ids, where a manifest says any.
-    """
-
-    images: dict[str, Pixels]
-    truth: npt.NDArray[Any] | None = None
-    mask: Labels | None = None
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The class that is explained (None when there is none), its score, what was decided, and what is true."""
-
-    index: int | None
-    score: float | None
-    decided: str
-    truth: str
 
 
 def explain(
@@ -124,14 +102,18 @@ def explain(
     from leakdet_tf.analysis.explain.heat import GradCam
 
     settings, predictor = load(run / EXPERIMENT), opened.predictor
-    if predictor.contract.task == "detect":
-        raise ModelError(f"{run}: is a detector's", remedy="explain takes classifiers and segmenters")
+    task = jobs_task(predictor.contract.task).EXPLAINING
+    if task is None:
+        raise ModelError(
+            f"{run}: is a model to {predictor.contract.task}", remedy="explain takes classifiers and segmenters"
+        )
     names = predictor.contract.class_names
     truly = target == TRUTH and target not in names
     if target is not None and not truly and target not in names:
         raise ConfigError(f"--target {target}: no such class", remedy=did_you_mean(target, [*names, TRUTH]))
-    if truly and not split and (predictor.contract.task == "classify" or not masks):
-        remedy = "use --split" if predictor.contract.task == "classify" else "use --split, or --masks"
+    by_masks = task_of(predictor.contract).TRUTH == "masks"
+    if truly and not split and not (masks and by_masks):
+        remedy = "use --split, or --masks" if by_masks else "use --split"
         raise ConfigError(f"--target {TRUTH}: what is true of the pictures is not known", remedy=remedy)
     if split:
         items = parts_of_run(settings, run, log=log)[split]
@@ -139,7 +121,7 @@ def explain(
         items = _items(pictures, settings, predictor.contract, masks=masks)
     index = None if target is None or truly else names.index(target)
     cam = GradCam(predictor.backend.model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
-    work = _Work(settings, predictor, cam, index, truly=truly, split=bool(split), masks=masks)
+    work = _Work(settings, predictor, task, cam, index, truly=truly, split=bool(split), masks=masks)
     try:
         return work.write(items, Path(out), log)
     except OSError as error:
@@ -155,6 +137,7 @@ class _Work:
         self,
         settings: Experiment,
         predictor: Predictor,
+        task: Explaining,
         cam: Any,
         index: int | None,
         *,
@@ -162,10 +145,11 @@ class _Work:
         split: bool,
         masks: bool,
     ) -> None:
-        self.truly = truly
+        self.truly, self.task = truly, task
         self.settings, self.predictor, self.cam, self.index = settings, predictor, cam, index
         self.split, self.scored = split, split or masks
         self.contract = predictor.contract
+        self.masks_apart = self.scored and task_of(self.contract).TRUTH != "masks"  # their truth says no place
         self.tables = truth_tables(settings.data, settings.task.classes)
         self.finder = MaskFinder()
         self.pointed: list[Pointed] = []
@@ -230,7 +214,7 @@ class _Work:
             images, truth = sample.images, sample.truth
         else:
             images, truth = self.predictor.load(item.images), None
-        file = self.finder.find(path) if self.scored and self.contract.task == "classify" else None
+        file = self.finder.find(path) if self.masks_apart else None
         if file is None:
             return Case(images, truth)
         mask, size = decode_mask(file), images[self.contract.primary].shape[:2]
@@ -245,13 +229,14 @@ class _Work:
         from leakdet_tf.analysis.explain.heat import overlay, spread, thumbnail
 
         image = case.images[self.contract.primary]
-        reading = read_answer(self.predictor.predict(case.images), case.truth, self.contract, self.index, self.truly)
+        predicted = self.predictor.predict(case.images)
+        reading = self.task.read(predicted, case.truth, self.contract, self.index, self.truly)
         inputs, geometry = self.predictor.prepare(case.images)
         heat: Heat = np.zeros(image.shape[:2], np.float32)
         if reading.index is not None:
             batch = {name: pixels[None] for name, pixels in inputs.items()}
             heat = spread(self.cam(batch, target=reading.index)[0], geometry)
-        mask, why = _mask_of(case, reading, self.contract, self.truly)
+        mask, why = self.task.mask_of(case, reading, self.contract, self.truly)
         pointed = point(heat, mask) if self.scored and mask is not None and not why else None
         if pointed is not None:
             self.pointed.append(pointed)
@@ -287,32 +272,6 @@ class _Work:
         self.shown = []
 
 
-def read_answer(
-    answer: Any, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None, truly: bool = False
-) -> Reading:
-    """What an answer (and the truth, if known) says, and which class is explained: ``index``, or the decided one, or,
-    ``truly``, the true one.
-
-    A segmenter's is the painted class with most pixels, with its mean score over those that it decided so; a
-    classifier's that of the highest score.
-    """
-    names, painted = contract.class_names, np.array([item.rgb is not None for item in contract.classes])
-    if contract.task == "classify":
-        known = None if truth is None or truth[0] == IGNORE else np.flatnonzero(truth)
-        true = "" if known is None else _joined(names, known)
-        among = np.arange(len(names)) if not truly else known if known is not None else np.arange(0)
-        best = index if index is not None else int(among[answer.scores[among].argmax()]) if len(among) else None
-        return Reading(best, None if best is None else float(answer.scores[best]), answer.answer, true)
-    pixels = _counts(answer.labels, len(names)) * painted
-    there = _counts(truth, len(names)) * painted if truth is not None else np.zeros(len(names), np.int64)
-    true = "" if truth is None else _joined(names, np.flatnonzero(there))
-    most = there if truly else pixels
-    chosen = index if index is not None else int(most.argmax()) if most.any() else None
-    inside = answer.labels == chosen
-    score = float(answer.scores[inside].mean()) if inside.any() else None
-    return Reading(chosen, score, _joined(names, np.flatnonzero(pixels)), true)
-
-
 def caption(reading: Reading, pointed: Pointed | None) -> str:
     """A line for the contact sheet: decided, score of the class explained, truth, and whether the maximum is on it."""
     parts = [reading.decided + ("" if reading.score is None else f" {reading.score:.2f}")]
@@ -329,7 +288,7 @@ def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *
         listed = ", ".join(contract.inputs)
         raise ConfigError(f"the model takes {listed} together, not single pictures", remedy="use --split")
     first, *others = settings.data.sources
-    wanted = masks and contract.task == "segment"
+    wanted = masks and task_of(contract).TRUTH == "masks"
     if wanted and others:
         raise ConfigError(
             "--masks: the experiment's sources differ in what mask values mean", remedy="use --split, or leave it out"
@@ -339,30 +298,6 @@ def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *
         Item(str(path), {contract.primary: path}, finder.find(path) if wanted else None, Origin(str(path)), first.name)
         for path in pictures
     ]
-
-
-def _mask_of(case: Case, reading: Reading, contract: Contract, truly: bool) -> tuple[Flags | None, str]:
-    # Where the explained class truly is, and why that picture is not counted, empty when it is.
-    if (case.mask if contract.task == "classify" else case.truth) is None:
-        return None, NO_MASK
-    if reading.index is None:
-        return None, UNKNOWN if truly else NOTHING
-    if contract.task == "classify":
-        assert case.mask is not None
-        mask = thing(case.mask, case.names, contract.class_names[reading.index])
-        if case.truth is not None and case.truth[reading.index] == 0:
-            return mask, NOT_THERE
-        return mask, "" if mask.any() else EMPTY
-    there: Flags = np.asarray(case.truth == reading.index)
-    return there, "" if there.any() else NOT_THERE
-
-
-def _counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[Any]:
-    return np.bincount(labels.ravel(), minlength=256)[:classes]
-
-
-def _joined(names: Sequence[str], chosen: npt.NDArray[Any]) -> str:
-    return "+".join(names[index] for index in chosen) or "none"
 
 
 def _text(value: float | None) -> str:

@@ -25,9 +25,9 @@ from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require, tidy
-from leakdet_tf.jobs.data_check import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.run import backend
 from leakdet_tf.jobs.run.data import check_places, contributions, decode_all, often, render_if_absent, samples
+from leakdet_tf.jobs.run.parts import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.run.resume import (
     DATA,
     ENVIRONMENT,
@@ -51,10 +51,8 @@ from leakdet_tf.jobs.run.start import encoder_weights, new_model, settle, warm_s
 from leakdet_tf.jobs.run.throughput import decided
 from leakdet_tf.jobs.run.track import Tracker, tracking
 from leakdet_tf.jobs.run.track import require as require_tracking
+from leakdet_tf.jobs.tasks import jobs_task
 from leakdet_tf.training.interrupt import leaving_at_once
-
-_EXAMPLES = {"segment": 6, "classify": 24, "detect": 12}
-"""Validation pictures that are drawn, by task."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +255,6 @@ def _train(
     from leakdet_tf.training.loop import train
 
     settings, cache = backend.obeyed(experiment.train, log), caches["train"]
-    from leakdet_tf.jobs.tasks.detect import validation_score
-
     labelling = labelling_of(experiment.data, experiment.task.classes)
     weights = often(experiment, items)
     length = epoch_length(weights)
@@ -295,7 +291,7 @@ def _train(
             pixels=[int(count) for count in amounts_of(task_of(contract), cache.targets)[: labelling.classes]],
             identity=identity(folder, caches),
             start=checkpoint,
-            score=validation_score(contract, caches["val"]) if contract.task == "detect" else None,
+            score=jobs_task(contract.task).validation_score(contract, caches["val"]),
             tell=tracker.epoch,
         )
     if not outcome.epochs:
@@ -325,30 +321,20 @@ def _finish(folder: Path, contract: Contract, model: Any, outcome: Any) -> Opene
 
 def _draw(folder: Path, experiment: Experiment, opened: Opened, items: Sequence[Item], outcome: Any) -> None:
     from leakdet_tf.analysis.figures import curves, save
-    from leakdet_tf.analysis.segment.figures import examples
-    from leakdet_tf.training.loop import MONITORS
+    from leakdet_tf.training.tasks import training_task
 
     if outcome.rows:
         title = f"{experiment.name}: {folder.name}"
-        key, called = MONITORS[experiment.task.kind]
+        key, called = training_task(experiment.task.kind).MONITOR
         figure = curves(outcome.rows, outcome.best_epoch, title, key=key.removeprefix("val_"), called=called)
         save(figure, folder / "curves.png")
-    number = _EXAMPLES[experiment.task.kind]
+    task = jobs_task(experiment.task.kind)
+    number = task.EXAMPLES
     shown = list(samples(experiment, items[:: max(1, len(items) // number)][:number]))
-    answers = [opened.predictor.predict(sample.images) for sample in shown]
+    predictions = [opened.predictor.predict(sample.images) for sample in shown]
     title = f"{experiment.name}: validation pictures, epoch {outcome.best_epoch or outcome.epochs}"
-    if experiment.task.kind == "classify":
-        from leakdet_tf.jobs.tasks.classify import answered_sheet
-
-        save(answered_sheet(shown, answers, title), folder / "examples.png")
-        return
-    if experiment.task.kind == "detect":
-        from leakdet_tf.jobs.tasks.detect import found_sheet
-
-        save(found_sheet(shown, answers, title), folder / "examples.png")
-        return
-    labelling = labelling_of(experiment.data, experiment.task.classes)
-    save(examples(shown, answers, opened.predictor.contract, title, labelling), folder / "examples.png")
+    figure = task.draw_examples(shown, predictions, experiment, opened.predictor.contract, title)
+    save(figure, folder / "examples.png")
 
 
 def _conclude(
@@ -363,17 +349,16 @@ def _conclude(
 ) -> Fitted:
     from leakdet_tf.jobs.evaluate import write_report
     from leakdet_tf.jobs.export import write_bundles
-    from leakdet_tf.training.loop import MONITORS
+    from leakdet_tf.training.tasks import training_task
 
     how = "stopped early" if outcome.reason == "early" else "finished"
     log(
         f"training {how} after {outcome.epochs} epochs; best epoch {outcome.best_epoch}, "
-        f"val {MONITORS[experiment.task.kind][1]} {outcome.best_value:.4f}"
+        f"val {training_task(experiment.task.kind).MONITOR[1]} {outcome.best_value:.4f}"
     )
-    if experiment.task.kind != "segment" and experiment.evaluate.calibrate:
-        from leakdet_tf.jobs.calibrate import calibrated
-
-        opened = calibrated(opened, experiment, parts["val"], log=log)
+    calibrating = jobs_task(experiment.task.kind).CALIBRATING
+    if calibrating and experiment.evaluate.calibrate:
+        opened = calibrating.run(opened, experiment, parts["val"], log=log)
     done = write_report(
         opened, experiment, parts["test"], root=experiment.data.where, split="test", folder=folder, log=log
     )

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, ImageError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
-from leakdet_tf.core.records import Boxes, Classification, Mask
+from leakdet_tf.core.tasks import task_of
+from leakdet_tf.core.tasks.protocol import Task
 from leakdet_tf.jobs.run.runs import Log, open_model
 
 
@@ -57,13 +59,15 @@ def predict(
     names = out_names(pictures)
     table = folder / "predictions.csv"
     refused = 0
-    detects = predictor.contract.task == "detect"
+    task = task_of(predictor.contract)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
-            columns = fields(predictor.contract.class_names, predictor.contract.task)
-            writer = _table(files, table, columns)
-            boxes = _table(files, folder / "boxes.csv", BOX_FIELDS) if detects else None
+            writer = _table(files, table, columns(predictor.contract))
+            things = None
+            if task.THINGS is not None:
+                name, own = task.THINGS
+                things = _table(files, folder / f"{name}.csv", ["picture", *own])
             for path in pictures:
                 try:
                     image = predictor.load(path)
@@ -71,16 +75,14 @@ def predict(
                     log(str(error))
                     refused += 1
                     continue
-                answer = predictor.predict(image)
-                overlay = folder / "overlays" / f"{names[path]}.png"
-                _write_png(overlay, predictor.draw(image, answer))
-                line = row(path, answer) | {"overlay": str(overlay)}
-                if isinstance(answer, Mask):
-                    mask = folder / "masks" / f"{names[path]}.png"
-                    _write_png(mask, answer.labels)
-                    line["mask"] = str(mask)
-                if boxes is not None:
-                    boxes.writerows(box_rows(path, answer))
+                prediction = predictor.predict(image)
+                drawn = {"overlay": predictor.draw(image, prediction), **task.images(prediction)}
+                line = row(path, prediction, task)
+                for name, pixels in drawn.items():
+                    line[name] = str(folder / f"{name}s" / f"{names[path]}.png")
+                    _write_png(Path(line[name]), pixels)
+                if things is not None:
+                    things.writerows({"picture": str(path)} | thing for thing in task.things(prediction))
                 writer.writerow(line)
     except OSError as error:
         raise DataError(
@@ -126,10 +128,6 @@ def out_names(pictures: Sequence[Path]) -> dict[Path, str]:
     return {path: name if times[name] == 1 else f"{name}_{path.suffix[1:]}" for path, name in names.items()}
 
 
-BOX_FIELDS = ("picture", "class", "score", "x1", "y1", "x2", "y2")
-"""The columns of ``boxes.csv``; edges are in the picture's pixels."""
-
-
 def _table(files: ExitStack, path: Path, columns: Sequence[str]) -> csv.DictWriter[str]:
     file = files.enter_context(path.open("w", newline="", encoding="utf-8", buffering=1))
     writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
@@ -137,41 +135,19 @@ def _table(files: ExitStack, path: Path, columns: Sequence[str]) -> csv.DictWrit
     return writer
 
 
-def box_rows(path: Path, answer: Boxes) -> list[dict[str, str]]:
-    """The lines of ``boxes.csv`` for one picture, the most certain box first."""
-    rows = []
-    for name, score, box in zip(answer.names, answer.scores, answer.boxes, strict=True):
-        edges = {key: f"{edge:.1f}" for key, edge in zip(BOX_FIELDS[3:], box, strict=True)}
-        rows.append({"picture": str(path), "class": name, "score": f"{score:.4f}", **edges})
-    return rows
-
-
-def row(path: Path, answer: Mask | Classification | Boxes) -> dict[str, Any]:
-    """One line of ``predictions.csv``, but for the files that go with it."""
-    height, width = answer.size
-    line: dict[str, Any] = {"picture": str(path), "width": width, "height": height}
-    if isinstance(answer, Mask):
-        line |= {f"share_{name}": f"{share:.6f}" for name, share in answer.fractions().items()}
-        line["mean_score"] = f"{float(answer.scores.mean()):.4f}"
-    elif isinstance(answer, Boxes):
-        found = Counter(answer.names)
-        line |= {f"boxes_{name}": found[name] for name in answer.classes}
-        line["best_score"] = f"{float(answer.scores.max()):.4f}" if len(answer) else ""
-    else:
-        line["answer"] = answer.answer
-        line |= {f"score_{name}": f"{score:.4f}" for name, score in zip(answer.classes, answer.scores, strict=True)}
-    times = {"total_ms": f"{answer.total_ms:.2f}", "invoke_ms": f"{answer.invoke_ms:.2f}"}
-    return line | {"model": answer.model} | times
-
-
-def fields(classes: Sequence[str], task: str = "segment") -> list[str]:
+def columns(contract: Contract) -> list[str]:
     """The columns of ``predictions.csv``."""
-    first, last = ["picture", "width", "height"], ["model", "total_ms", "invoke_ms"]
-    if task == "classify":
-        return [*first, "answer", *(f"score_{name}" for name in classes), *last, "overlay"]
-    if task == "detect":
-        return [*first, *(f"boxes_{name}" for name in classes), "best_score", *last, "overlay"]
-    return [*first, *(f"share_{name}" for name in classes), "mean_score", *last, "mask", "overlay"]
+    task = task_of(contract)
+    own = [*task.columns(contract.class_names), "model", "total_ms", "invoke_ms", *task.IMAGES]
+    return ["picture", "width", "height", *own, "overlay"]
+
+
+def row(path: Path, prediction: Any, task: Task) -> dict[str, Any]:
+    """One line of ``predictions.csv``, but for the files that go with it."""
+    height, width = prediction.size
+    times = {"total_ms": f"{prediction.total_ms:.2f}", "invoke_ms": f"{prediction.invoke_ms:.2f}"}
+    line = {"picture": str(path), "width": width, "height": height}
+    return line | task.row(prediction) | {"model": prediction.model} | times
 
 
 def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

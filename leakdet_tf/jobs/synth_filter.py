@@ -22,7 +22,7 @@ from leakdet_tf.config.load import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, ContractError, DataError, ImageError, LeakdetError
-from leakdet_tf.core.tasks import classify
+from leakdet_tf.core.tasks import classify, task_named, task_of
 from leakdet_tf.data.items import Item, pair_up
 from leakdet_tf.data.readers import truth_tables
 from leakdet_tf.edge.predictor import Predictor
@@ -125,7 +125,7 @@ def _check(
 def _model(experiment: str | None, run: str | None, overrides: Sequence[str], log: Log) -> tuple[Opened, Any]:
     if run is None:
         assert experiment is not None
-        if load(experiment, overrides).task.kind != "classify":
+        if task_named(load(experiment, overrides).task.kind) is not classify:
             raise ConfigError(f"{experiment}: trains no classifier", remedy='set task.kind = "classify"')
         from leakdet_tf.jobs.fit import fit
 
@@ -137,7 +137,7 @@ def _model(experiment: str | None, run: str | None, overrides: Sequence[str], lo
     if opened.note:
         log(opened.note)
     contract = opened.predictor.contract
-    if contract.task != "classify" or len(contract.inputs) != 1:
+    if task_of(contract) is not classify or len(contract.inputs) != 1:
         raise ConfigError(f"{run}: is no classifier of single pictures", remedy="give one")
     if opened.experiment is None:
         return opened, None

@@ -11,7 +11,7 @@ import keras
 from leakdet_tf.core.errors import ConfigError, ModelError, did_you_mean
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.registry import resolve
-from leakdet_tf.core.tasks import TASKS
+from leakdet_tf.core.tasks import task_named
 
 _ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
@@ -107,7 +107,7 @@ def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: i
         )
     size = next(iter(inputs.values())).size
     found = tuple(model.outputs[0].shape[1:])
-    wanted = TASKS[task].output_shape(size, classes)
+    wanted = task_named(task).output_shape(size, classes)
     if not _takes(("", found), ("", wanted)):
         raise ModelError(
             f"model '{factory}': its output is {found}, expected {wanted} to {task}",

@@ -9,32 +9,24 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from leakdet_tf.config.train import Stage, Train
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError, TrainingError, did_you_mean
 from leakdet_tf.core.labels import Labelling
-from leakdet_tf.core.registry import resolve
 from leakdet_tf.training.best import mend_best
-from leakdet_tf.training.box_losses import BoxObjective
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
 from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
-from leakdet_tf.training.losses import Objective, Scheme, balanced
-from leakdet_tf.training.measure import Confusion, LabelCounts, Measure, Score, Scored
+from leakdet_tf.training.measure import Measure, Score, Scored
 from leakdet_tf.training.saver import Saver, finish_epoch
+from leakdet_tf.training.tasks import training_task
+from leakdet_tf.training.tasks.protocol import Metric
 from leakdet_tf.training.waiting import Waiting
 
 ALL = "all"
 """The group of every layer."""
-MONITORS = {
-    "segment": ("val_mean_iou", "mean IoU"),
-    "classify": ("val_mean_f1", "mean F1"),
-    "detect": ("val_map", "mAP"),
-}
-"""By task, the log key whose largest value is best, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ def compiled(
     labelling: Labelling | None = None,
     pixels: Sequence[int] = (),
     total: int = 1,
-) -> tuple[Any, Confusion | LabelCounts | None]:
+) -> tuple[Any, Metric | None]:
     """The model that Keras fits, compiled with Adam, the summed losses and the counts that figures are drawn from.
 
     A detector has no such counts: what is found is known after all of its boxes were sorted.
@@ -157,7 +149,8 @@ def compiled(
         TrainingError: ``settings.accumulate`` is more than that.
     """
     trained = logits_model(model)
-    objective, metric = _objective(contract, settings, labelling or Labelling(len(contract.classes)), pixels)
+    labelling = labelling or Labelling(len(contract.classes))
+    objective, metric = training_task(contract.task).objective(contract, settings, labelling, pixels)
     optimizer = adam(settings, total)
     if settings.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -166,29 +159,6 @@ def compiled(
     xla = {"jit_compile": settings.xla} if keras.backend.backend() == "tensorflow" else {}
     trained.compile(optimizer=optimizer, loss=objective, metrics=[metric] if metric else [], **xla)
     return trained, metric
-
-
-def _objective(
-    contract: Contract, settings: Train, labelling: Labelling, pixels: Sequence[int]
-) -> tuple[keras.losses.Loss, Confusion | LabelCounts | None]:
-    if contract.task == "detect":
-        return BoxObjective(contract.inputs[contract.primary].size, settings.loss_weights), None
-    classify = contract.task == "classify"
-    metric = LabelCounts(labelling.classes, contract.activation) if classify else Confusion(labelling)
-    weights = _class_weights(settings, labelling, pixels)
-    scheme = Scheme(contract.activation, labelling, weights, settings.focal_gamma, settings.label_smoothing)
-    losses = [resolve("label_loss" if classify else "loss", name) for name in settings.losses(contract.task)]
-    return Objective(losses, scheme, settings.loss_weights), metric
-
-
-def _class_weights(settings: Train, labelling: Labelling, pixels: Sequence[int]) -> npt.NDArray[np.float32]:
-    if settings.class_weights in ("pixels", "pictures"):
-        return balanced(pixels)
-    if settings.class_weights == "none":
-        return np.ones(labelling.classes, np.float32)
-    given = np.asarray(settings.class_weights, np.float32)
-    even: npt.NDArray[np.float32] = given / given.mean()
-    return even
 
 
 def train(
@@ -239,16 +209,17 @@ def train(
         tell: takes each epoch's row of ``history.csv``.
 
     Raises:
-        ValueError: a detector has no ``score``.
+        ValueError: a task that needs a ``score`` has none.
         TrainingError: the loss is not finite, a model cannot be written, or ``start`` is of another model or the best
             model that it names is lost. What earlier epochs wrote stays.
     """
-    if contract.task == "detect" and score is None:
-        raise ValueError("a detector is trained with a score")
+    task = training_task(contract.task)
+    if task.SCORED and score is None:
+        raise ValueError(f"to {contract.task}, training takes a score")
     interrupt = Interrupt()
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
-    monitor, called = MONITORS[contract.task]
+    monitor, called = task.MONITOR
     pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep, settings.checkpoint_steps)
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
     history, waiting = History(folder / "history.csv", tell), Waiting()

@@ -19,9 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from leakdet_tf.config.train import Train
+from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.core.registry import resolve
+from leakdet_tf.core.tasks import task_of
 
 Tensor = Any
 _TINY = 1e-7
@@ -210,3 +214,29 @@ class Objective(keras.losses.Loss):
                     remedy="a loss returns one value a picture, shape (B,)",
                 )
         return sum(factor * value for factor, value in zip(self._factors, values, strict=True))
+
+
+def summed_losses(contract: Contract, settings: Train, labelling: Labelling, amounts: Sequence[int]) -> Objective:
+    """The losses that an experiment names, or its task's usual ones, weighed and added up.
+
+    Args:
+        contract: task and head activation.
+        settings: the experiment's ``[train]``.
+        labelling: what the targets' labels mean.
+        amounts: training pixels or pictures of each class, for ``class_weights``.
+    """
+    task = task_of(contract)
+    weights = _class_weights(settings, labelling, amounts)
+    scheme = Scheme(contract.activation, labelling, weights, settings.focal_gamma, settings.label_smoothing)
+    losses = [resolve(task.LOSS_KIND, name) for name in settings.loss or task.LOSSES]
+    return Objective(losses, scheme, settings.loss_weights)
+
+
+def _class_weights(settings: Train, labelling: Labelling, amounts: Sequence[int]) -> npt.NDArray[np.float32]:
+    if settings.class_weights in ("pixels", "pictures"):
+        return balanced(amounts)
+    if settings.class_weights == "none":
+        return np.ones(labelling.classes, np.float32)
+    given = np.asarray(settings.class_weights, np.float32)
+    even: npt.NDArray[np.float32] = given / given.mean()
+    return even

@@ -17,6 +17,7 @@ from keras import ops
 from leakdet_tf.core.confusion import Counts, label_ratios, ratios
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.training.tasks.protocol import Metric
 
 Tensor = Any
 Outputs = npt.NDArray[np.float32]
@@ -105,7 +106,7 @@ class LabelCounts(keras.metrics.Metric):
 class Measure(keras.callbacks.Callback):
     """Replaces the count in Keras's logs by ``core``'s ratios: the metric's ``figures``."""
 
-    def __init__(self, metric: Confusion | LabelCounts, classes: tuple[str, ...]) -> None:
+    def __init__(self, metric: Metric, classes: tuple[str, ...]) -> None:
         super().__init__()
         self._metric = metric
         self._classes = classes

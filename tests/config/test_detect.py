@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.tasks import task_named
 
 
 def experiment(**tables: Any) -> Experiment:
@@ -24,7 +25,7 @@ def experiment(**tables: Any) -> Experiment:
 
 def test_one_class_and_no_values_are_enough() -> None:
     found = experiment()
-    assert found.train.losses("detect") == ["box", "class", "edges"]
+    assert task_named(found.task.kind).LOSSES == ("box", "class", "edges")
     assert found.data.sources[0].of_boxes
     assert found.data.sources[0].annotations == "labels"
 

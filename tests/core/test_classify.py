@@ -15,7 +15,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE, Classification
-from leakdet_tf.core.tasks import TASKS, classify, task_of
+from leakdet_tf.core.tasks import classify, task_named, task_of
 
 CLASSES = ["crack", "leak", "sound"]
 GEOMETRY = ImageSpec(8, 8).apply(np.zeros((30, 20, 3), np.uint8))[1]
@@ -35,7 +35,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_the_task_is_found_by_its_contract() -> None:
-    assert task_of(agreed()) is classify is TASKS["classify"]
+    assert task_of(agreed()) is classify is task_named("classify")
     assert (classify.target_shape((8, 8), 3), classify.output_shape((8, 8), 3)) == ((3,), (3,))
 
 

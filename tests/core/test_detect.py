@@ -15,7 +15,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, ImageSpec
 from leakdet_tf.core.records import IGNORE, Boxes
-from leakdet_tf.core.tasks import TASKS, detect, task_of
+from leakdet_tf.core.tasks import detect, task_named, task_of
 
 NAMES = ["leak", "crack", "rust"]
 SIZE = (64, 96)
@@ -61,7 +61,7 @@ def decoded(raw: np.ndarray) -> np.ndarray:
 
 
 def test_the_task_is_found_by_its_contract() -> None:
-    assert task_of(agreed()) is detect is TASKS["detect"]
+    assert task_of(agreed()) is detect is task_named("detect")
     assert detect.anchors_of(SIZE) == ANCHORS
     assert detect.anchors_of((640, 640)) == 8400
     assert detect.output_shape(SIZE, 3) == (ANCHORS, 67)

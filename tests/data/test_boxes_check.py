@@ -16,6 +16,7 @@ from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.tasks import detect
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.check import Checked, cheap, check
 from leakdet_tf.data.readers import find_splits, truth_tables
@@ -76,7 +77,7 @@ def test_clean_boxes_have_no_findings_and_are_counted(root: Path) -> None:
     assert found.findings == ()
     assert list(found.pixels("train", "data")[:2]) == [2, 2]
     assert found.usable() == find_splits(data)
-    assert cheap(find_splits(data), caches(data), data, CLASSES) == []
+    assert cheap(find_splits(data), caches(data), data, CLASSES, detect) == []
 
 
 def test_all_that_is_wrong_is_told_at_once_and_can_be_left_out(root: Path) -> None:
@@ -151,7 +152,7 @@ def test_copies_across_splits_and_copies_with_other_boxes(root: Path) -> None:
     put(root, "test", "three", GOOD, seed=600)
     put(root, "test", "four", GOOD, seed=600)
     data = settings(root)
-    for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES)):
+    for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES, detect)):
         found = {Path(one.file).name: one for one in findings}
         assert sorted(found) == ["one.png", "other.png", "p2.png", "seen.png", "three.png", "two.png"]
         assert "(train and test; same boxes)" in found["seen.png"].detail
@@ -168,7 +169,7 @@ def test_classes_that_are_never_or_rarely_boxed(root: Path) -> None:
     lines = "\n".join(f"0 {x / 30:.3f} {y / 30:.3f} .02 .02" for x in range(2, 28, 2) for y in range(2, 5))
     put(root, "train", "many", lines, seed=900)
     data = settings(root)
-    found = cheap(find_splits(data), caches(data), data, CLASSES)
+    found = cheap(find_splits(data), caches(data), data, CLASSES, detect)
     assert sorted((one.kind, one.level, one.split) for one in found) == [
         ("class-never-seen", "warning", "val"),
         ("imbalance", "warning", "train"),
@@ -186,7 +187,7 @@ def test_validation_without_a_box_that_counts_is_fatal_and_a_test_is_not(root: P
     for path in (*root.glob("val/labels/*"), *root.glob("test/labels/*")):
         path.write_text("7 .5 .5 .5 .5" if path.stem == "p1" and "val" in path.parts else "")
     data = settings(root, values={"0": "hotspot", "1": "diode", "7": "ignore"})
-    for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES)):
+    for findings in (checked(data).findings, cheap(find_splits(data), caches(data), data, CLASSES, detect)):
         assert sorted((one.kind, one.level, one.split) for one in findings) == [
             ("class-never-seen", "warning", "test"),
             ("class-never-seen", "warning", "test"),

@@ -138,7 +138,7 @@ def test_a_manifest_may_name_groups_which_stay_known(tmp_path: Path, groups: Any
 
 
 def test_groups_of_a_source_reach_what_is_measured(tmp_path: Path) -> None:
-    from leakdet_tf.jobs.tasks.classify import groups_of as measured_groups
+    from leakdet_tf.jobs.run.data import groups_of as measured_groups
 
     write(tmp_path / "root", "yolo")
     split = manifest(tmp_path / "m.json", {"a.png": "test", "b.png": "test"}, {"a": "roof", "b": "roof"})

@@ -13,6 +13,7 @@ from PIL import Image
 from leakdet_tf.config.data import Data
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.tasks import segment
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.check import Checked, cheap, check, without
 from leakdet_tf.data.readers import find_splits, truth_tables
@@ -243,7 +244,7 @@ def test_the_cheap_part_finds_duplicates_and_unseen_classes_in_memory(
         cache = list(fill(items, agreed, truth_tables(data, classes)))[-1]
         assert isinstance(cache, Cache)
         caches[split] = cache
-    found = cheap(parts, caches, data, classes)
+    found = cheap(parts, caches, data, classes, segment)
     assert {(one.level, one.kind, one.split) for one in found} == {
         ("error", "duplicate", "train"),
         ("fatal", "class-never-seen", "train"),
@@ -269,4 +270,4 @@ def test_pictures_equal_only_at_the_model_s_size_are_no_duplicates(
     parts, tables = find_splits(data), truth_tables(data, CLASSES)
     caches = {split: list(fill(items, agreed, tables))[-1] for split, items in parts.items()}
     assert np.array_equal(caches["train"].inputs["image"][0], caches["test"].inputs["image"][0])  # type: ignore[union-attr]
-    assert not [one for one in cheap(parts, caches, data, CLASSES) if one.kind == "duplicate"]  # type: ignore[arg-type]
+    assert not [one for one in cheap(parts, caches, data, CLASSES, segment) if one.kind == "duplicate"]  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ for where in ("disk", "memory"):
     store = Store(root, size) if where == "disk" else None
     *_, cache = fill(items, agreed, tables, store=store)
     amounts_of(task_of(agreed), cache.targets)
-    cheap({"train": items}, {"train": cache}, data, ["background", "blob"])
+    cheap({"train": items}, {"train": cache}, data, ["background", "blob"], task_of(agreed))
     grown[where] = [now - then for now, then in zip(own(), before)]
 print(json.dumps({"size": size, **grown}))
 """
@@ -134,8 +134,8 @@ def test_the_batches_are_those_from_memory(task: tuple[str, Data, Contract, list
         amounts_of(task_of(agreed), disk.targets, places), task_of(agreed).amounts(memory.targets[places])
     )
     parts = {"train": items}
-    assert cheap(parts, {"train": disk}, data, agreed.class_names) == cheap(
-        parts, {"train": memory}, data, agreed.class_names
+    assert cheap(parts, {"train": disk}, data, agreed.class_names, task_of(agreed)) == cheap(
+        parts, {"train": memory}, data, agreed.class_names, task_of(agreed)
     )
 
 

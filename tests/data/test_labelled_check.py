@@ -16,6 +16,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
+from leakdet_tf.core.tasks import classify
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.check import Checked, cheap, check
 from leakdet_tf.data.items import Item
@@ -155,13 +156,13 @@ def test_the_cache_holds_a_row_a_picture_and_the_cheap_check_reads_it(folders: P
     cache = caches["train"]
     assert (cache.targets.shape, cache.targets.dtype) == ((12, 3), np.uint8)
     assert np.array_equal(cache.targets, np.repeat(np.eye(3), 4, axis=0))
-    assert cheap(parts, caches, settings(folders), CLASSES) == []
+    assert cheap(parts, caches, settings(folders), CLASSES, classify) == []
     before = cache.sha256
     (folders / "train" / "crack" / "0.png").rename(folders / "train" / "leak" / "new.png")
     draw(folders / "val" / "sound" / "copy.png", 20)  # train/sound/0.png
     parts, caches = cached(settings(folders), contract())
     assert caches["train"].sha256 != before
-    (copy,) = cheap(parts, caches, settings(folders), CLASSES)
+    (copy,) = cheap(parts, caches, settings(folders), CLASSES, classify)
     assert (copy.kind, copy.split, Path(copy.file).name) == ("duplicate", "train", "0.png")
     assert "same label" in copy.detail
 
@@ -178,7 +179,7 @@ def test_photographs_behind_pictures_of_several_splits_are_a_warning(folders: Pa
     data = settings(folders)
     parts, caches = cached(data, contract())
     told_of = [one for one in checked(data).findings if one.kind == "background"]
-    assert told_of == cheap(parts, caches, data, CLASSES)
+    assert told_of == cheap(parts, caches, data, CLASSES, classify)
     assert [(one.level, one.detail) for one in told_of] == (
         []
         if apart
@@ -197,7 +198,7 @@ def test_a_source_with_fewer_pictures_than_are_to_be_taken_is_told(folders: Path
         source = {"name": "real", "root": str(folders), "labels": "folders", "take": take}
         data = Data.model_validate({"source": [source], "inputs": INPUTS})
         parts, caches = cached(data, contract())
-        found = cheap(parts, caches, data, CLASSES)
+        found = cheap(parts, caches, data, CLASSES, classify)
         assert [one.detail for one in found if (one.kind, one.level) == ("fewer", "warning")] == told_of
         assert [one for one in checked(data).findings if one.kind == "fewer"] == found
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakdet_tf.core.boxes import pairs
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec
 from leakdet_tf.core.records import Boxes
-from leakdet_tf.edge.golden import gap, pairs
+from leakdet_tf.edge.golden import gap
 
 SIZE = (64, 64)
 GEOMETRY = Geometry(SIZE, SIZE, SIZE)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.core.boxes import overlaps
+from leakdet_tf.core.boxes import overlaps, pairs
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec
 from leakdet_tf.core.tasks import detect
-from leakdet_tf.edge.golden import pairs
-from leakdet_tf.export import boxes, parity
+from leakdet_tf.export import boxes
 
 
 def contract_of(size: tuple[int, int], classes: int, **keys: Any) -> Contract:
@@ -92,7 +91,7 @@ def test_decoded_boxes_are_numpy_s(size: tuple[int, int]) -> None:
     raw = np.random.default_rng(0).normal(0, 6, (2, *detect.output_shape(size, 3))).astype(np.float32)
     graph = np.asarray(boxes.decoded(raw, size))
     for given, one in zip(graph, raw, strict=True):
-        np.testing.assert_allclose(given, parity.decoded(one, contract), atol=2e-4)
+        np.testing.assert_allclose(given, detect.decoded(one, contract), atol=2e-4)
         ours = detect.decode(one, contract, Geometry(size, size, size))
         theirs = detect.decode(given, replace(contract, outputs="decoded"), Geometry(size, size, size))
         assert len(ours) == len(theirs) > 5

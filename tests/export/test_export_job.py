@@ -23,10 +23,9 @@ from leakdet_tf.edge import Predictor
 from leakdet_tf.export import onnx
 from leakdet_tf.export.bundle import Metric
 from leakdet_tf.export.calibration import read
-from leakdet_tf.jobs.export import export
+from leakdet_tf.jobs.export import calibration_of, drawn_from, export, metric_of
 from leakdet_tf.jobs.predict import predict
 from leakdet_tf.jobs.run.data import samples
-from leakdet_tf.jobs.run.gate import calibration_of, drawn_from, metric_of
 from leakdet_tf.jobs.run.resume import locked
 from leakdet_tf.jobs.run.runs import open_model
 
@@ -93,9 +92,7 @@ def test_16_bit_pictures_are_never_flat_and_the_file_is_what_is_used(
     inputs = {name: made_for.contract.inputs[name] for name in names}
     predictor = Predictor.over(made_for.reference.backend, replace(made_for.contract, inputs=inputs))
     frames = [{name: images[name] for name in names} for images in made_for.frames]
-    monkeypatch.setattr(
-        "leakdet_tf.jobs.run.gate.samples", lambda _, drawn: [SimpleNamespace(images=f) for f in frames]
-    )
+    monkeypatch.setattr("leakdet_tf.jobs.export.samples", lambda _, drawn: [SimpleNamespace(images=f) for f in frames])
     items: Any = [1, 2, 3]
     made = calibration_of(predictor, load(own / "experiment.toml"), items, tmp_path / "x.npz")
     both = "image" in names

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from leakdet_tf.config.schema import Export
+from leakdet_tf.core.boxes import pairs
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError, ExportError
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.edge.golden import pairs
 from leakdet_tf.export.bundle import FORMATS, make_bundle, require
 from leakdet_tf.export.parity import compare, unit_of
 

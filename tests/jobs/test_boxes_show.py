@@ -18,8 +18,8 @@ from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.readers import find_splits, truth_tables
 from leakdet_tf.jobs import data_show as show
+from leakdet_tf.jobs.data_check import inflation_of
 from leakdet_tf.jobs.data_split import NONE, parts_of, rows
-from leakdet_tf.jobs.run import inflation
 from leakdet_tf.jobs.run.data import contract_of
 from leakdet_tf.jobs.tasks import detect
 
@@ -142,9 +142,10 @@ def test_leaked_pictures_that_are_answered_better_inflate_map50(
     given = answers_of(truths, answers, sources=("data",) * 8, groups=tuple(sample.id for sample in truths))
     monkeypatch.setattr(detect, "answer", lambda *_: given)
     leaked = np.arange(8) < 2
-    monkeypatch.setattr(inflation, "open_model", lambda _: SimpleNamespace(predictor=None))
-    monkeypatch.setattr(inflation, "_same_classes", lambda *_: None)
-    told = inflation.inflation(settings, "somewhere", [], leaked)
+    contract = SimpleNamespace(class_names=("hotspot", "diode"))
+    opened = SimpleNamespace(predictor=SimpleNamespace(contract=contract))
+    monkeypatch.setattr("leakdet_tf.jobs.run.runs.open_model", lambda _: opened)
+    told = inflation_of(settings, "somewhere", [], leaked)
     assert told.figure == "mAP50"
     assert (round(told.whole, 2), round(told.rest, 2)) == (0.5, 0.34)  # of 101 steps of recall 51, 34
     assert told.low <= told.whole - told.rest <= told.high and told.high > 0.1

@@ -14,14 +14,16 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from leakdet_tf.analysis.contact import Twins, sheet
+from leakdet_tf.analysis.stats.inflation import Inflation, inflation
 from leakdet_tf.cli.data_check import command
 from leakdet_tf.config.load import load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.readers import find_splits
-from leakdet_tf.jobs.data_check import check, refuse_leaks, usable_parts
+from leakdet_tf.jobs.data_check import check, inflation_of
 from leakdet_tf.jobs.run.data import contract_of, contributions, decode_all
-from leakdet_tf.jobs.run.inflation import difference, inflation
+from leakdet_tf.jobs.run.parts import refuse_leaks, usable_parts
+from leakdet_tf.jobs.tasks.segment import weighted_mean_iou
 
 TEXT = """
 name = "checked"
@@ -296,6 +298,10 @@ def counted(hit: list[int]) -> np.ndarray:
     return np.array([[[n // 2, 50 - n // 2], [50 - n // 2, n // 2]] for n in hit], np.int64)
 
 
+def difference(counts: np.ndarray, leaked: np.ndarray, **how: Any) -> Inflation:
+    return inflation(weighted_mean_iou(counts), leaked, name="mean IoU", **{"seed": 0, **how})
+
+
 def test_inflation_is_the_difference_of_means_from_the_same_draws() -> None:
     leaked = np.array([True, True, False, False, False, False])
     found = difference(counted([100, 100, 60, 60, 60, 60]), leaked, resamples=400, confidence=0.95, seed=1)
@@ -318,12 +324,12 @@ def test_inflation_of_a_run(run: Path) -> None:
     experiment = load(run / "experiment.toml")
     items = find_splits(experiment.data)["test"]
     leaked = np.arange(len(items)) < 2
-    found = inflation(experiment, str(run), items, leaked)
+    found = inflation_of(experiment, str(run), items, leaked)
     assert (found.pictures, found.leaked) == (len(items), 2)
     assert found.low <= found.high
     with pytest.raises(ConfigError, match="classes"):
         other = experiment.task.model_copy(update={"classes": ["background", "other"]})
-        inflation(experiment.model_copy(update={"task": other}), str(run), items, leaked)
+        inflation_of(experiment.model_copy(update={"task": other}), str(run), items, leaked)
 
 
 def test_a_sheet_takes_any_name_and_depth() -> None:

@@ -20,11 +20,10 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, ModelError
 from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.calibrate import calibrate_run
-from leakdet_tf.jobs.evaluate import evaluate
+from leakdet_tf.jobs.evaluate import evaluate, matrix
 from leakdet_tf.jobs.export import export
 from leakdet_tf.jobs.fit import fit
 from leakdet_tf.jobs.predict import predict
-from leakdet_tf.jobs.run.matrix import matrix
 
 TEXT = """
 name = "tones"

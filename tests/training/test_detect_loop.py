@@ -163,5 +163,5 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
 
 
 def test_without_a_score_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a detector is trained with a score"):
+    with pytest.raises(ValueError, match="to detect, training takes a score"):
         run(tmp_path, narrow(), None)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.comparison import OF_BOXES, differing
+from leakdet_tf.analysis.comparison import OF_BOXES, Run, differing
 from leakdet_tf.analysis.detect.answers import Answers, joined
 from leakdet_tf.analysis.detect.coco import IOUS, Matches, matches
 from leakdet_tf.analysis.detect.metrics import Floats, averages, drawn_pictures, figures_of
@@ -61,18 +59,7 @@ def check_metric(metric: str, classes: tuple[str, ...]) -> None:
         raise ConfigError(f"--metric {metric}: unknown", remedy=did_you_mean(metric, known))
 
 
-@dataclass(frozen=True, eq=False)
-class BoxRun:
-    """A measured detector: its name in tables, folder, report, boxes, and its settings by dotted key."""
-
-    name: str
-    folder: Path
-    report: dict[str, Any]
-    answers: Answers
-    settings: dict[str, Any]
-
-
-def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) -> dict[str, Any]:
+def compare(runs: Sequence[Run[Answers]], metric: str, *, resamples: int = RESAMPLES) -> dict[str, Any]:
     """The comparison as plain data, as :func:`leakdet_tf.analysis.segment.compare.compare` gives it of segmenters.
 
     Each run's figures and their intervals are those of its own report.
@@ -82,14 +69,14 @@ def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) 
         ConfigError: there is no such metric.
     """
     first = runs[0]
-    check_metric(metric, first.answers.classes)
+    check_metric(metric, first.table.classes)
     for other in runs[1:]:
-        check_comparable(first.answers, other.answers)
+        check_comparable(first.table, other.table)
     pairs = [
         {
             "first": one.name,
             "second": two.name,
-            **difference(one.answers, two.answers, metric, resamples=resamples, permutations=resamples),
+            **difference(one.table, two.table, metric, resamples=resamples, permutations=resamples),
         }
         for one, two in combinations(runs, 2)
     ]
@@ -101,8 +88,8 @@ def compare(runs: Sequence[BoxRun], metric: str, *, resamples: int = RESAMPLES) 
         "task": "detect",
         "metric": metric,
         **{key: first.report.get(key) for key in ("data", "split", "ids_sha256")},
-        "pictures": len(first.answers.ids),
-        "classes": list(first.answers.classes),
+        "pictures": len(first.table.ids),
+        "classes": list(first.table.classes),
         "intervals": {
             "method": "paired bootstrap over pictures or their groups",
             "confidence": 1 - LEVEL,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.comparison import OF_PIXELS, differing
+from leakdet_tf.analysis.comparison import OF_PIXELS, Run, differing
 from leakdet_tf.analysis.segment.boundary import boundary_ratios
 from leakdet_tf.analysis.segment.counts import PerPicture
 from leakdet_tf.analysis.stats.intervals import drawn as drawn_pictures
@@ -27,18 +25,7 @@ _BATCH = 1000  # resamples or swaps at a time, to bound memory
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A measured run: its name in tables, its folder, its report, its counts, and its settings by dotted key."""
-
-    name: str
-    folder: Path
-    report: dict[str, Any]
-    table: PerPicture
-    settings: dict[str, Any]
-
-
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Run[PerPicture]]) -> None:
     """Make sure that all runs were measured on the same pictures with the same truth.
 
     Raises:
@@ -53,7 +40,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def _difference(first: Run, other: Run) -> str | None:
+def _difference(first: Run[PerPicture], other: Run[PerPicture]) -> str | None:
     one, two = first.table, other.table
     for key, word in (("data", "other data"), ("split", "another split")):
         if (a := first.report.get(key)) != (b := other.report.get(key)):
@@ -80,7 +67,12 @@ def check_metric(metric: str, classes: Sequence[str]) -> None:
 
 
 def compare(
-    runs: Sequence[Run], metric: str, *, seed: int = 0, resamples: int = RESAMPLES, permutations: int = PERMUTATIONS
+    runs: Sequence[Run[PerPicture]],
+    metric: str,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
 ) -> dict[str, Any]:
     """The comparison as plain data for JSON: every run's figures with intervals, and each pair's difference in one.
 

@@ -18,7 +18,7 @@ from leakdet_tf.core.confusion import Counts, Ratios, ratios
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Sample
-from leakdet_tf.core.tasks import task_of
+from leakdet_tf.core.tasks import segment
 from leakdet_tf.edge.predictor import Predictor
 
 PER_LABEL = ("iou", "dice", "accuracy")
@@ -78,7 +78,6 @@ def measure(
         DataError: there are no samples.
     """
     contract = predictor.contract
-    task = task_of(contract)
     labelling = labelling or Labelling(len(contract.classes))
     ids, counts, boundary = [], [], []
     found: dict[str, list[Detection]] = {}
@@ -87,7 +86,7 @@ def measure(
             raise DataError(f"{sample.id}: has no mask to measure against", remedy="add it, or leave the picture out")
         answer = predictor.predict(sample.images)
         ids.append(sample.id)
-        counts.append(task.score(sample.truth, answer, contract, labelling))
+        counts.append(segment.score(sample.truth, answer, contract, labelling))
         boundary.append(boundary_counts(sample.truth, answer.labels, labelling))
         if (seen := collect(sample, answer, contract, TARGET, labelling)) is not None:
             found.setdefault(TARGET, []).append(seen)

@@ -1,19 +1,30 @@
-"""The tasks by name. A task is a module of functions.
-
-``target_shape``, ``targets`` and ``amounts`` say what training learns from; ``output_shape`` what a model gives;
-``decisions`` and ``margins`` what it decided and how narrowly; ``decode`` and ``draw`` make the answer and its picture.
-"""
+"""The tasks by name, as :class:`~leakdet_tf.core.tasks.protocol.Task` says. A task is a module of functions."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.tasks import classify, detect, segment
+from leakdet_tf.core.registry import task_module
+from leakdet_tf.core.tasks.protocol import Task
 
-TASKS: dict[str, ModuleType] = {"segment": segment, "classify": classify, "detect": detect}
+if TYPE_CHECKING:
+    from leakdet_tf.core.tasks import classify, detect, segment
+
+    _segment: Task = segment
+    _classify: Task = classify
+    _detect: Task = detect
 
 
-def task_of(contract: Contract) -> ModuleType:
+def task_named(name: str) -> Task:
+    """The module that defines a task.
+
+    Raises:
+        ModelError: there is no such task.
+    """
+    return cast(Task, task_module(name, "core", Task))
+
+
+def task_of(contract: Contract) -> Task:
     """The module that defines the contract's task."""
-    return TASKS[contract.task]
+    return task_named(contract.task)

@@ -7,7 +7,7 @@ itself, at one half. Scores are those of the logits divided by the contract's te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,24 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.errors import ContractError
+from leakdet_tf.core.errors import ContractError, DataError
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import IGNORE, Classification
-from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.output import changed_decisions, output_of
+from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
 from leakdet_tf.core.tasks.segment import viewable
 
+TRUTH: Truth = "labels"
+LEAST_CLASSES = 2
+ACTIVATIONS = ("softmax", "sigmoid")
+FIELDS = ("temperature", "abstain")
+LOSSES = ("cross_entropy",)
+LOSS_KIND = "label_loss"
+WEIGHED_BY = COUNTED = "pictures"
+TARGET_DTYPE: type = np.uint8
+FLOAT_OUTPUT = False
+IMAGES: tuple[str, ...] = ()
+THINGS: tuple[str, Sequence[str]] | None = None
 PRESENT = 0.5
 """The score from which a sigmoid model says that a class is there."""
 UNSURE = -1
@@ -31,6 +43,19 @@ BESIDE_ONE = 2.0**-25
 """The least distance from 1 that float32 may have rounded to 0."""
 _ROUNDING = 1e-3  # of single probabilities
 _GREY = (90, 90, 90)
+
+
+def check_truth(truth: npt.NDArray[np.uint8], contract: Contract) -> None:
+    """A softmax model learns one label a picture.
+
+    Raises:
+        DataError: there are none, or several.
+    """
+    if contract.activation == "softmax" and truth.sum() != 1:
+        raise DataError(
+            f"has {truth.sum()} labels, a softmax model learns one a picture",
+            remedy='set model.activation = "sigmoid", or fix the labels',
+        )
 
 
 def target_shape(size: Size, classes: int) -> tuple[int, ...]:
@@ -144,9 +169,25 @@ def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.flo
     return np.asarray(margin, np.float32)
 
 
-def decode(
-    outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract: Contract, geometry: Geometry
-) -> Classification:
+def unit(contract: Contract, *, exact: bool) -> str:
+    """What :func:`changes` counts."""
+    return "decisions"
+
+
+def changes(
+    ours: npt.NDArray[Any],
+    theirs: npt.NDArray[Any],
+    contract: Contract,
+    exported: Contract,
+    geometry: Geometry,
+    *,
+    near: tuple[float, float] | None = None,
+) -> Changes:
+    """How an exported file's output (C,) differs from the model's: another class, or another yes or no of sigmoid."""
+    return changed_decisions(ours, theirs, lambda one: decisions(one, exported), lambda one: margins(one, exported))
+
+
+def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Classification:
     """A model's output float (C,) for one picture → what is on it.
 
     Raises:
@@ -188,3 +229,24 @@ def draw(image: Pixels, prediction: Classification, contract: Contract) -> npt.N
     middle = canvas.height - height / 2
     pen.text((0.3 * height, middle), text, fill="black" if light else "white", font=font, anchor="lm")
     return np.asarray(canvas)
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """What is said, and the score of each class."""
+    return ["answer", *(f"score_{name}" for name in classes)]
+
+
+def row(prediction: Classification) -> dict[str, Any]:
+    """A classification's values by column."""
+    scores = zip(prediction.classes, prediction.scores, strict=True)
+    return {"answer": prediction.answer} | {f"score_{name}": f"{score:.4f}" for name, score in scores}
+
+
+def images(prediction: Classification) -> dict[str, npt.NDArray[np.uint8]]:
+    """None: what is said is one word."""
+    return {}
+
+
+def things(prediction: Classification) -> list[dict[str, str]]:
+    """None: the picture is classified as a whole."""
+    return []

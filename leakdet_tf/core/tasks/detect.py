@@ -13,7 +13,8 @@ grid, the finest first, row by row. A contract's ``outputs`` says how much of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,16 +22,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from leakdet_tf.core.boxes import areas, clip, suppress
+from leakdet_tf.core.boxes import SAME_IOU, SAME_PX, apart, areas, clip, overlaps, pairs, suppress
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import IGNORE, Boxes
-from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.output import changed_decisions, output_of
+from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
 from leakdet_tf.core.tasks.segment import viewable
 
 Floats = npt.NDArray[np.float32]
 
+TRUTH: Truth = "boxes"
+LEAST_CLASSES = 1
+ACTIVATIONS = ("linear",)
+FIELDS = ("threshold", "nms_iou", "max_boxes", "outputs")
+LOSSES = ("box", "class", "edges")
+LOSS_KIND = WEIGHED_BY = ""
+COUNTED = "boxes"
+TARGET_DTYPE: type = np.float32
+FLOAT_OUTPUT = True
+IMAGES: tuple[str, ...] = ()
+THINGS: tuple[str, Sequence[str]] | None = ("boxes", ("class", "score", "x1", "y1", "x2", "y2"))
 STRIDES = (8, 16, 32)
 """Pixels a cell of each grid."""
 BINS = 16
@@ -65,6 +78,10 @@ def grid(size: Size) -> tuple[Floats, Floats]:
         middles.append((np.stack([columns, rows], axis=1) + 0.5) * stride)
         strides.append(np.full(len(rows), stride))
     return np.concatenate(middles).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def check_truth(truth: Floats, contract: Contract) -> None:
+    """A model learns any boxes."""
 
 
 def output_shape(size: Size, classes: int, outputs: str = "raw", most: int = 300) -> tuple[int, ...]:
@@ -137,7 +154,77 @@ def candidates(array: npt.NDArray[Any], contract: Contract) -> tuple[Floats, Flo
     return boxes, sigmoid(scores), labels
 
 
-def decode(outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract: Contract, geometry: Geometry) -> Boxes:
+def unit(contract: Contract, *, exact: bool) -> str:
+    """What :func:`changes` counts."""
+    return "anchors" if exact and contract.outputs != "final" else "boxes"
+
+
+def changes(
+    ours: npt.NDArray[Any],
+    theirs: npt.NDArray[Any],
+    contract: Contract,
+    exported: Contract,
+    geometry: Geometry,
+    *,
+    near: tuple[float, float] | None = None,
+) -> Changes:
+    """How an exported file's output differs from the model's, which is decoded here where the file's graph decodes.
+
+    Where the file should compute the same, by anchors: those of another class, or of another place where one is shown;
+    of ``final`` boxes by those that have no partner. With ``near`` by the boxes that a user sees, which may move a
+    little: of the anchors nearly all show nothing.
+    """
+    final, both = exported.outputs == "final", None
+    if final or near:
+        both = decode(ours, contract, geometry), decode(theirs, exported, geometry)
+    if both and final:
+        found = _unpaired(*both, exported)
+    else:
+        found = _by_anchor(decoded(ours, contract) if exported.outputs != contract.outputs else ours, theirs, exported)
+    if both and near:
+        scale = max(a / b for a, b in zip(geometry.source, geometry.inner, strict=True))
+        lost, new = (apart(*pair, near[0], near[1] * scale) for pair in (both, both[::-1]))
+        odd = np.concatenate([both[0].scores[lost], both[1].scores[new]]) - np.float32(exported.threshold)
+        return Changes(len(both[0]) + int(new.sum()), odd, found.largest)
+    return found
+
+
+def _by_anchor(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], contract: Contract) -> Changes:
+    return changed_decisions(
+        ours,
+        theirs,
+        lambda one: decisions(one, contract),
+        lambda one: margins(one, contract),
+        also=lambda labels: (labels != IGNORE) & _moved(ours, theirs, contract),
+    )
+
+
+def _moved(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.bool_]:
+    """Whether each anchor's box is another, bool (A,)."""
+    first, second = ((decoded(one, contract) if contract.outputs == "raw" else one)[:, :4] for one in (ours, theirs))
+    near = np.abs(first - second).max(axis=1) <= SAME_PX
+    for place in np.flatnonzero(~near):
+        near[place] = overlaps(first[place][None], second[place][None])[0, 0] > SAME_IOU
+    return np.asarray(~near)
+
+
+def _unpaired(ours: Boxes, theirs: Boxes, contract: Contract) -> Changes:
+    partners = pairs(ours, theirs)
+    there = partners >= 0
+    alone = np.concatenate([ours.scores[~there], np.delete(theirs.scores, partners[there])])
+    largest = float(np.abs(ours.boxes[there] - theirs.boxes[partners[there]]).max(initial=0))
+    return Changes(int(there.sum()) + len(alone), alone - np.float32(contract.threshold), largest)
+
+
+def decoded(raw: npt.NDArray[Any], contract: Contract) -> Floats:
+    """A ``raw`` output (A, 4·16 + C) of the contract's model → the ``decoded`` one, float32 (A, 4 + C)."""
+    middles, strides = grid(contract.inputs[contract.primary].size)
+    edges = 4 * BINS
+    boxes = boxes_from(distances(raw[:, :edges]), middles, strides)
+    return np.concatenate([boxes, sigmoid(raw[:, edges:])], axis=1)
+
+
+def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Boxes:
     """A model's output for one picture → its boxes in the original picture's pixels, cut at its edges.
 
     Raises:
@@ -215,6 +302,32 @@ def draw(image: Pixels, prediction: Boxes, contract: Contract) -> npt.NDArray[np
         pen.rectangle((place[0], place[1], place[0] + right, place[1] + bottom), fill=color)
         pen.text((place[0] - left, place[1] - top / 2), text, fill=(0, 0, 0))
     return np.asarray(canvas)
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """How many boxes of each class, and the best score."""
+    return [*(f"boxes_{name}" for name in classes), "best_score"]
+
+
+def row(prediction: Boxes) -> dict[str, Any]:
+    """A detector's values by column."""
+    found = Counter(prediction.names)
+    best = f"{float(prediction.scores.max()):.4f}" if len(prediction) else ""
+    return {f"boxes_{name}": found[name] for name in prediction.classes} | {"best_score": best}
+
+
+def images(prediction: Boxes) -> dict[str, npt.NDArray[np.uint8]]:
+    """None: boxes are lines of a table."""
+    return {}
+
+
+def things(prediction: Boxes) -> list[dict[str, str]]:
+    """A line for each box, the most certain first; edges in the original picture's pixels."""
+    rows = []
+    for name, score, box in zip(prediction.names, prediction.scores, prediction.boxes, strict=True):
+        edges = {key: f"{edge:.1f}" for key, edge in zip(("x1", "y1", "x2", "y2"), box, strict=True)}
+        rows.append({"class": name, "score": f"{score:.4f}", **edges})
+    return rows
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> Floats:

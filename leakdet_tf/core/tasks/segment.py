@@ -6,7 +6,7 @@ picture by nearest neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,25 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Labels, Pixels, Size, as_channels
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Mask
-from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.output import changed_decisions, output_of
+from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
 
+TRUTH: Truth = "masks"
+LEAST_CLASSES = 2
+ACTIVATIONS = ("linear", "sigmoid", "softmax")
+FIELDS: tuple[str, ...] = ()
+LOSSES = ("cross_entropy", "dice")
+LOSS_KIND = "loss"
+WEIGHED_BY = COUNTED = "pixels"
+TARGET_DTYPE: type = np.uint8
+FLOAT_OUTPUT = False
+IMAGES = ("mask",)
+THINGS: tuple[str, Sequence[str]] | None = None
 OVERLAY_OPACITY = 0.45
+
+
+def check_truth(truth: Labels, contract: Contract) -> None:
+    """A model learns any mask."""
 
 
 def target_shape(size: Size, classes: int) -> tuple[int, ...]:
@@ -75,7 +91,25 @@ def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.flo
     return margin
 
 
-def decode(outputs: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], contract: Contract, geometry: Geometry) -> Mask:
+def unit(contract: Contract, *, exact: bool) -> str:
+    """What :func:`changes` counts."""
+    return "pixels"
+
+
+def changes(
+    ours: npt.NDArray[Any],
+    theirs: npt.NDArray[Any],
+    contract: Contract,
+    exported: Contract,
+    geometry: Geometry,
+    *,
+    near: tuple[float, float] | None = None,
+) -> Changes:
+    """How an exported file's output (h, w, C) differs from the model's: pixels of another class."""
+    return changed_decisions(ours, theirs, lambda one: decisions(one, exported), lambda one: margins(one, exported))
+
+
+def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Mask:
     """A model's output float (h, w, C) for one picture → its mask in the original picture's pixels.
 
     Raises:
@@ -144,3 +178,24 @@ def paint(labels: Labels, contract: Contract) -> npt.NDArray[np.uint8]:
 def _eroded(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     shrunk = Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.MinFilter(3))
     return np.asarray(shrunk) > 0
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """The share of each class, and the mean score."""
+    return [*(f"share_{name}" for name in classes), "mean_score"]
+
+
+def row(prediction: Mask) -> dict[str, Any]:
+    """A mask's values by column."""
+    shares = {f"share_{name}": f"{share:.6f}" for name, share in prediction.fractions().items()}
+    return shares | {"mean_score": f"{float(prediction.scores.mean()):.4f}"}
+
+
+def images(prediction: Mask) -> dict[str, npt.NDArray[np.uint8]]:
+    """The class indices, uint8 (H, W)."""
+    return {"mask": prediction.labels}
+
+
+def things(prediction: Mask) -> list[dict[str, str]]:
+    """None: a mask is whole."""
+    return []

@@ -11,7 +11,8 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE, Sample
-from leakdet_tf.core.tasks import TASKS
+from leakdet_tf.core.tasks import task_named
+from leakdet_tf.data import splits
 from leakdet_tf.data.cache import Cache, amounts_of, fill, store_for
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import check_root, labelling_of, read, truth_tables
@@ -31,15 +32,15 @@ def specs(experiment: Experiment) -> dict[str, ImageSpec]:
 
 def contract_of(experiment: Experiment, activation: str) -> Contract:
     """The contract of a model that is yet to be trained."""
-    settings = experiment.evaluate
-    suppression = {"nms_iou": settings.nms_iou, "max_boxes": settings.max_boxes}
+    own = task_named(experiment.task.kind).FIELDS
+    asked = {key: getattr(experiment.evaluate, key) for key in ("nms_iou", "max_boxes") if key in own}
     return Contract(
         task=experiment.task.kind,
         inputs=specs(experiment),
         classes=classes_of(experiment.task.classes, dict(experiment.task.colors)),
         activation=activation,  # type: ignore[arg-type]  # checked by Contract
         experiment=experiment.name,
-        **(suppression if experiment.task.kind == "detect" else {}),  # type: ignore[arg-type]
+        **asked,
     )
 
 
@@ -140,7 +141,7 @@ def contributions(experiment: Experiment, items: Sequence[Item], targets: Rows) 
     found = {}
     for source in experiment.data.sources:
         chosen = [i for i, item in enumerate(items) if item.source == source.name]
-        pixels = amounts_of(TASKS[experiment.task.kind], targets, chosen)
+        pixels = amounts_of(task_named(experiment.task.kind), targets, chosen)
         counts = [*pixels[: labelling.count], pixels[IGNORE]]
         found[source.name] = {
             "pictures": len(chosen),
@@ -149,3 +150,20 @@ def contributions(experiment: Experiment, items: Sequence[Item], targets: Rows) 
             "pixels": {name: int(count) for name, count in zip(names, counts, strict=True) if count},
         }
     return found
+
+
+def groups_of(settings: Experiment, items: Sequence[Item]) -> tuple[str, ...]:
+    """What each picture belongs to by its source's ``[data.split]``; itself where that has no groups.
+
+    A manifest's groups are those of the pictures that it divides: it says nothing of pictures from elsewhere.
+    """
+    found: dict[str, str] = {}
+    for source in settings.data.sources:
+        own = [item for item in items if item.source == source.name]
+        ids, split, root = [item.id for item in own], source.split, Path(source.root).resolve()
+        if split and not all(path.resolve().is_relative_to(root) for item in own for path in item.images.values()):
+            split = split.model_copy(update={"manifest": ""})
+        prefix = f"{source.name}/" if settings.data.source else ""
+        names = splits.groups_of(ids, split, where=settings.data.where, prefix=prefix)
+        found |= zip(ids, names, strict=True)
+    return tuple(found[item.id] for item in items)

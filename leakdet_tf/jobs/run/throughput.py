@@ -32,6 +32,7 @@ from leakdet_tf.jobs.run import backend
 from leakdet_tf.jobs.run.quiet import quiet_start
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
 from leakdet_tf.jobs.run.start import new_model
+from leakdet_tf.jobs.tasks import jobs_task
 
 LIMIT_S = 300
 """Seconds after which a backend is given up: it hangs, for its start and first steps (JAX compiles both the first and
@@ -187,24 +188,14 @@ def stepper(experiment: Experiment) -> Callable[..., None]:
 
 
 def noise(contract: Contract, labels: int, count: int) -> Cache:
-    """So many pictures of noise in a contract's inputs, each with a mask of ``labels`` values, label or four boxes."""
+    """So many pictures of noise in a contract's inputs, each with a target of its task."""
     random = np.random.default_rng(0)
     inputs = {
         name: random.integers(0, np.iinfo(spec.dtype).max, (count, *spec.shape), spec.dtype, endpoint=True)
         for name, spec in contract.inputs.items()
     }
-    height, width = contract.inputs[contract.primary].size
-    kinds = random.integers(0, len(contract.classes), (count, 4))
-    targets: Any
-    if contract.task == "segment":
-        targets = random.integers(0, labels, (count, height, width), np.uint8)
-    elif contract.task == "classify":
-        targets = np.eye(len(contract.classes), dtype=np.uint8)[kinds[:, 0]]
-    else:
-        corners = random.uniform(0, 0.6, (count, 4, 2))
-        edges = np.concatenate([corners, corners + random.uniform(0.05, 0.4, (count, 4, 2))], axis=-1)
-        columns = [edges * (width, height, width, height), kinds[..., None], np.zeros((count, 4, 1))]
-        targets = np.concatenate(columns, axis=-1).astype(np.float32)
+    task, size = jobs_task(contract.task), contract.inputs[contract.primary].size
+    targets = task.noise_targets(random, count, size, labels, len(contract.classes))
     return Cache(tuple(map(str, range(count))), inputs, targets, ((),) * count)
 
 

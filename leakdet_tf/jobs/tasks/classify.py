@@ -1,34 +1,52 @@
-"""A classifier's report, and its calibration: what ``evaluate``, ``calibrate`` and ``fit`` do with one."""
+"""A classifier's jobs: its report, its calibration, and what of it a heat map is scored by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from leakdet_tf.analysis.classify import calibration
 from leakdet_tf.analysis.classify.figures import Shown, confusion, reliability, risk_coverage, sheet
-from leakdet_tf.analysis.classify.report import Measured, lines, measure, report
+from leakdet_tf.analysis.classify.report import Measured, lines, report
+from leakdet_tf.analysis.classify.report import measure as measured_of
 from leakdet_tf.analysis.classify.scores import SCORES, Answers, save_scores
+from leakdet_tf.analysis.explain.reading import EMPTY, NO_MASK, NOT_THERE, NOTHING, UNKNOWN, Case, Reading, joined
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.stats.inflation import Weights
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
-from leakdet_tf.core.records import UNSURE, Classification, Sample
-from leakdet_tf.data import splits
+from leakdet_tf.core.images import Size
+from leakdet_tf.core.records import IGNORE, UNSURE, Classification, Sample
+from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
+from leakdet_tf.data.mask_files import thing
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.data import groups_of, samples
 from leakdet_tf.jobs.run.runs import Log, Opened
+from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Explaining
 from leakdet_tf.training.progress import track
 
+if TYPE_CHECKING:
+    from leakdet_tf.training.measure import Score  # imports Keras, whose backend is chosen later
+
+EXAMPLES = 24
+METRIC = "accuracy"
+COMPARING: Comparing | None = None
 CALIBRATION = "calibration.json"
 _FEW = 20  # groups; with 8 of them the temperature was seen to triple the error of ten others
+
+
+def validation_score(contract: Contract, cache: Cache) -> Score | None:
+    """None: what is right is counted while Keras trains."""
+    return None
 
 
 def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *, kind: str = "") -> Answers:
@@ -53,32 +71,36 @@ def answer(predictor: Predictor, settings: Experiment, items: Sequence[Item], *,
     )
 
 
-def groups_of(settings: Experiment, items: Sequence[Item]) -> tuple[str, ...]:
-    """What each picture belongs to by its source's ``[data.split]``; itself where that has no groups.
-
-    A manifest's groups are those of the pictures that it divides: it says nothing of pictures from elsewhere.
-    """
-    found: dict[str, str] = {}
-    for source in settings.data.sources:
-        own = [item for item in items if item.source == source.name]
-        ids, split, root = [item.id for item in own], source.split, Path(source.root).resolve()
-        if split and not all(path.resolve().is_relative_to(root) for item in own for path in item.images.values()):
-            split = split.model_copy(update={"manifest": ""})
-        prefix = f"{source.name}/" if settings.data.source else ""
-        names = splits.groups_of(ids, split, where=settings.data.where, prefix=prefix)
-        found |= zip(ids, names, strict=True)
-    return tuple(found[item.id] for item in items)
+def measure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Measured:
+    """Classify every item, and count what is right."""
+    return _measured(answer(predictor, settings, items), settings, predictor.contract)
 
 
-def write_class_report(
+def _measured(answers: Answers, settings: Experiment, contract: Contract) -> Measured:
+    return measured_of(
+        answers, settings.evaluate, seed=settings.seed, temperature=contract.temperature, abstain=contract.abstain
+    )
+
+
+def weighted_figure(
+    predictor: Predictor, settings: Experiment, items: Sequence[Item]
+) -> tuple[str, Callable[[Weights], Weights]]:
+    """Accuracy, by how often each picture counts."""
+    right = measure(predictor, settings, items).right.astype(np.float64)
+
+    def accuracy(weights: Weights) -> Weights:
+        return np.asarray(weights @ right / weights.sum(axis=1))
+
+    return "accuracy", accuracy
+
+
+def write_report(
     opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
 ) -> tuple[dict[str, Any], list[Path]]:
     """Measure an open classifier on items and write ``metrics.json``, ``scores.npz`` and pictures into ``folder``."""
     contract = opened.predictor.contract
     answers = answer(opened.predictor, settings, items, kind=opened.kind)
-    measured = measure(
-        answers, settings.evaluate, seed=settings.seed, temperature=contract.temperature, abstain=contract.abstain
-    )
+    measured = _measured(answers, settings, contract)
     found = report(measured, settings.evaluate, about | {"contract": contract.id})
     files = [folder / name for name in ("metrics.json", SCORES, "confusion.png", "reliability.png", "risk.png")]
     write_json(files[0], found)
@@ -97,10 +119,12 @@ def write_class_report(
     return found, files
 
 
-def answered_sheet(shown: Sequence[Sample], answers: Sequence[Classification], title: str) -> Any:
-    """Pictures with truth and answer as a matplotlib figure; each sample needs truth."""
+def draw_examples(
+    shown: Sequence[Sample], predictions: Sequence[Classification], settings: Experiment, contract: Contract, title: str
+) -> Any:
+    """Pictures with what they are and what was said."""
     found = []
-    for sample, given in zip(shown, answers, strict=True):
+    for sample, given in zip(shown, predictions, strict=True):
         assert sample.truth is not None
         there = tuple(name for name, inside in zip(given.classes, sample.truth, strict=True) if inside)
         text = (sample.id, f"is {'+'.join(there) or 'none'}", f"said {given.answer} {given.scores.max():.2f}")
@@ -118,7 +142,9 @@ def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured
     return found
 
 
-def calibrated(opened: Opened, settings: Experiment, items: Sequence[Item], *, log: Log) -> Opened:
+def _calibrate(
+    opened: Opened, settings: Experiment, items: Sequence[Item], *, threshold: float | None = None, log: Log
+) -> Opened:
     """The run with a calibrated contract, which is written over ``contract.json``; what was found is kept beside it.
 
     A contract that was calibrated before is replaced: the new one names the uncalibrated one as its parent.
@@ -174,3 +200,39 @@ def _keep(folder: Path, bare: Contract, contract: Contract, fitted: Any, chosen:
             "validation": {"before": before, "after": after},
         },
     )
+
+
+CALIBRATING: Calibrating | None = Calibrating(_calibrate, threshold=False)
+
+
+def noise_targets(
+    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
+) -> npt.NDArray[np.uint8]:
+    """A label a picture, uint8 (N, C)."""
+    return np.eye(classes, dtype=np.uint8)[random.integers(0, classes, count)]
+
+
+def _read(
+    prediction: Classification, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None, truly: bool
+) -> Reading:
+    # The class of the highest score.
+    names = contract.class_names
+    known = None if truth is None or truth[0] == IGNORE else np.flatnonzero(truth)
+    true = "" if known is None else joined(names, known)
+    among = np.arange(len(names)) if not truly else known if known is not None else np.arange(0)
+    best = index if index is not None else int(among[prediction.scores[among].argmax()]) if len(among) else None
+    return Reading(best, None if best is None else float(prediction.scores[best]), prediction.answer, true)
+
+
+def _mask_of(case: Case, reading: Reading, contract: Contract, truly: bool) -> tuple[npt.NDArray[np.bool_] | None, str]:
+    if case.mask is None:
+        return None, NO_MASK
+    if reading.index is None:
+        return None, UNKNOWN if truly else NOTHING
+    mask = thing(case.mask, case.names, contract.class_names[reading.index])
+    if case.truth is not None and case.truth[reading.index] == 0:
+        return mask, NOT_THERE
+    return mask, "" if mask.any() else EMPTY
+
+
+EXPLAINING: Explaining | None = Explaining(_read, _mask_of)

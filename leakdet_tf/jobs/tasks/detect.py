@@ -1,33 +1,51 @@
-"""A detector's report, and its threshold: what ``evaluate``, ``calibrate`` and ``fit`` do with one."""
+"""A detector's jobs: its report, its threshold, and its comparison with others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.detect.answers import BOXES, Answers, answers_of, decoded, joined, measuring, save_boxes
+from leakdet_tf.analysis.detect.answers import (
+    BOXES,
+    Answers,
+    answers_of,
+    decoded,
+    joined,
+    load_boxes,
+    measuring,
+    save_boxes,
+)
+from leakdet_tf.analysis.detect.coco import matches
+from leakdet_tf.analysis.detect.compare import compare
 from leakdet_tf.analysis.detect.figures import examples, precision_recall, sheet, shown_of
-from leakdet_tf.analysis.detect.metrics import best_threshold, measure, quick_map
+from leakdet_tf.analysis.detect.metrics import Measured, averages, best_threshold, mean, quick_map
+from leakdet_tf.analysis.detect.metrics import measure as measured_of
 from leakdet_tf.analysis.detect.report import lines, report
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.analysis.stats.inflation import Weights
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import write_json
+from leakdet_tf.core.files import sha256_bytes, write_json
+from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import Boxes, Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.data import groups_of, samples
 from leakdet_tf.jobs.run.runs import Log, Opened
-from leakdet_tf.jobs.tasks.classify import groups_of
+from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Explaining
 from leakdet_tf.training.progress import track
 
+EXAMPLES = 12
+METRIC = "map50"
+EXPLAINING: Explaining | None = None
 THRESHOLD = "threshold.json"
 _USUAL = Contract.threshold  # what a contract has before anything was chosen
 
@@ -63,13 +81,36 @@ def validation_score(contract: Contract, cache: Cache) -> Callable[[Iterable[npt
     return score
 
 
-def write_box_report(
+def measure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Measured:
+    """Find boxes on every item, and compare them with the true ones."""
+    # a final file has cut off what is below its threshold: the model is held to it with no more boxes than that
+    asked = predictor.contract if settings.export.outputs == "final" else None
+    return _measured(answer(predictor, settings, items, asked=asked), settings, predictor.contract)
+
+
+def _measured(answers: Answers, settings: Experiment, contract: Contract) -> Measured:
+    return measured_of(answers, settings.evaluate, seed=settings.seed, threshold=contract.threshold)
+
+
+def weighted_figure(
+    predictor: Predictor, settings: Experiment, items: Sequence[Item]
+) -> tuple[str, Callable[[Weights], Weights]]:
+    """mAP at an IoU of one half, by how often each picture counts."""
+    found = matches(answer(predictor, settings, items), overlaps=1, sizes=False)
+
+    def map50(weights: Weights) -> Weights:
+        return mean(averages(found, weights)[0][:, 0, :, 0])
+
+    return "mAP50", map50
+
+
+def write_report(
     opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
 ) -> tuple[dict[str, Any], list[Path]]:
     """Measure an open detector on items and write ``metrics.json``, ``boxes.npz`` and pictures into ``folder``."""
     contract = opened.predictor.contract
     answers = answer(opened.predictor, settings, items, kind=opened.kind)
-    measured = measure(answers, settings.evaluate, seed=settings.seed, threshold=contract.threshold)
+    measured = _measured(answers, settings, contract)
     found = report(measured, settings.evaluate, about | {"contract": contract.id})
     files = [folder / name for name in ("metrics.json", BOXES, "pr.png")]
     write_json(files[0], found)
@@ -86,12 +127,14 @@ def write_box_report(
     return found, files
 
 
-def found_sheet(shown: Sequence[Sample], answers: Sequence[Boxes], title: str) -> Any:
-    """Pictures with what is there and what was found, as a matplotlib figure; each sample needs truth."""
-    return examples(shown, answers, title)
+def draw_examples(
+    shown: Sequence[Sample], predictions: Sequence[Boxes], settings: Experiment, contract: Contract, title: str
+) -> Any:
+    """Pictures with the boxes that are there and those that were found."""
+    return examples(shown, predictions, title)
 
 
-def thresholded(
+def _choose_threshold(
     opened: Opened, settings: Experiment, items: Sequence[Item], *, threshold: float | None = None, log: Log
 ) -> Opened:
     """The run with a threshold of its own, the one given or that of the best F1 on ``items``, in a new contract.
@@ -129,3 +172,27 @@ def thresholded(
         },
     )
     return replace(opened, predictor=Predictor.over(predictor.backend, contract))
+
+
+CALIBRATING: Calibrating | None = Calibrating(_choose_threshold, threshold=True)
+
+
+def noise_targets(
+    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
+) -> npt.NDArray[np.float32]:
+    """Four boxes a picture, float32 (N, 4, 6)."""
+    corners = random.uniform(0, 0.6, (count, 4, 2))
+    edges = np.concatenate([corners, corners + random.uniform(0.05, 0.4, (count, 4, 2))], axis=-1)
+    kinds, counted = random.integers(0, classes, (count, 4, 1)), np.zeros((count, 4, 1))
+    return np.concatenate([edges * (size[1], size[0], size[1], size[0]), kinds, counted], axis=-1).astype(np.float32)
+
+
+def _load(folder: Path, found: Mapping[str, Any]) -> Answers:
+    answers = load_boxes(folder / BOXES)
+    digest = sha256_bytes("\n".join(answers.ids).encode())
+    if found.get("classes") != list(answers.classes) or found.get("ids_sha256") != digest:
+        raise DataError(f"{folder}: metrics.json and {BOXES} are not of one evaluation", remedy="run evaluate again")
+    return answers
+
+
+COMPARING: Comparing | None = Comparing("map50", _load, compare)

@@ -1,0 +1,24 @@
+"""What each task is trained by: one module a task, as :class:`.protocol.TrainingTask` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from leakdet_tf.core.registry import task_module
+from leakdet_tf.training.tasks.protocol import TrainingTask
+
+if TYPE_CHECKING:
+    from leakdet_tf.training.tasks import classify, detect, segment
+
+    _segment: TrainingTask = segment
+    _classify: TrainingTask = classify
+    _detect: TrainingTask = detect
+
+
+def training_task(name: str) -> TrainingTask:
+    """The module that trains a task.
+
+    Raises:
+        ModelError: there is no such task.
+    """
+    return cast(TrainingTask, task_module(name, "training", TrainingTask))
