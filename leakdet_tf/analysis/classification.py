@@ -15,7 +15,7 @@ from leakdet_tf.analysis.intervals import bounded, bounds, cell, drawn, method, 
 from leakdet_tf.analysis.scores import Answers, Flags, check_labelled
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import Counts, Ratios, divide, label_ratios
+from leakdet_tf.core.confusion_matrix import Counts, Ratios, divide, label_ratios
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import certainty, decided
 

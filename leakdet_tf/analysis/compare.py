@@ -16,7 +16,7 @@ from leakdet_tf.analysis.boundary import boundary_ratios
 from leakdet_tf.analysis.intervals import drawn as drawn_pictures
 from leakdet_tf.analysis.intervals import number_or_none, stacked
 from leakdet_tf.analysis.tables import PerPicture, markdown_table, text_table
-from leakdet_tf.core.confusion import Ratios, ratios
+from leakdet_tf.core.confusion_matrix import Ratios, ratios
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
 METRICS = {

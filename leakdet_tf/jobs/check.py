@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data import check as room
+from leakdet_tf.data import checks as room
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.check import Checked, Decoded
+from leakdet_tf.data.checks import Checked, Decoded
+from leakdet_tf.data.findings import KINDS, Finding, Parts, survey
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
-from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.data import render_if_absent
 from leakdet_tf.training.progress import Bar, track
 

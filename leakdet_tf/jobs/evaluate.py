@@ -12,7 +12,7 @@ from leakdet_tf.analysis.evaluate import lines, measure, report
 from leakdet_tf.analysis.figures import examples, page, save
 from leakdet_tf.analysis.tables import COUNTS, PerPicture, save_counts
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json

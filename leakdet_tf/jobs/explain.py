@@ -18,7 +18,7 @@ from leakdet_tf.analysis.contact import Twins, sheet
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.pointing import Flags, Heat, Pointed, point
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError, ModelError, did_you_mean

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from leakdet_tf.analysis.evaluate import measure
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.confusion import Counts, ratios
+from leakdet_tf.core.confusion_matrix import Counts, ratios
 from leakdet_tf.core.errors import ConfigError
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import labelling_of

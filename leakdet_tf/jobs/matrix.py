@@ -14,7 +14,7 @@ from leakdet_tf.analysis.matrix import Entry, report
 from leakdet_tf.analysis.matrix_text import lines, markdown
 from leakdet_tf.analysis.scores import Answers
 from leakdet_tf.config.data import Source
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError
 from leakdet_tf.core.files import write_json, write_text

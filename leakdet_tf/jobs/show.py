@@ -12,14 +12,14 @@ from leakdet_tf.analysis.changes import Panel, Row, changes, points
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.data import Augment
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data.augment import augment, augment_alone, only, training_key
-from leakdet_tf.data.augment_boxes import Boxes, augment_boxes_alone
+from leakdet_tf.data.augmentation import augment, augment_alone, only, training_key
+from leakdet_tf.data.augmentation_boxes import Boxes, augment_boxes_alone
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mosaic import changed_picture

@@ -25,7 +25,7 @@ from leakdet_tf.analysis.compare import (
 )
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.analysis.tables import PerPicture, load_counts, save_counts, text_table
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.labels import Labelling
 

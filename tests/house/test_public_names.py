@@ -17,7 +17,11 @@ from leakdet_tf.core.registry import REGISTRY, resolve
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "leakdet_tf"
 # In jobs and cli a file is the command of its name.
-MODULES = [path for name in ("models",) for path in sorted((PACKAGE / name).rglob("*.py"))]
+MODULES = [
+    path
+    for name in ("models", "core", "data", "export", "training", "config")
+    for path in sorted((PACKAGE / name).rglob("*.py"))
+]
 
 
 @pytest.mark.parametrize(

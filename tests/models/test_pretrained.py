@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import MissingExtraError, ModelError
 from leakdet_tf.jobs.start import new_model
 from leakdet_tf.models import mobilenet_classifier, resnet_classifier, unet, weight_files
