@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from by_turns import answer, peak_mb, seconds
 
-from leakdet_tf.config.load import parse
+from leakdet_tf.config.loading import parse
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.jobs.run import backend
 from leakdet_tf.jobs.run.backend import USUAL

@@ -36,9 +36,9 @@ RATIO = 1.05
 OUTSIDE = {"segment": 0.15, "classify": 0.15, "detect": 0.25}
 """Of `invoke` on one thread; on more, `invoke` shrinks and what is outside does not: told, not held."""
 MODELS: dict[str, tuple[str, int, str, dict[str, Any]]] = {
-    "unet": ("segment", 256, "leakdet_tf.models.unet:unet", {"encoder": "resnet18", "classes": 3}),
+    "unet": ("segment", 256, "leakdet_tf.models.segmenter:unet", {"encoder": "resnet18", "classes": 3}),
     "resnet50": ("classify", 224, "leakdet_tf.models.classifier:resnet_classifier", {"classes": 3}),
-    "yolov8n": ("detect", 256, "leakdet_tf.models.yolov8:yolov8", {"classes": 3, "implementation": "native"}),
+    "yolov8n": ("detect", 256, "leakdet_tf.models.detector:yolov8", {"classes": 3, "implementation": "native"}),
 }
 _WARM_UP = 5
 _CALIBRATION = 8

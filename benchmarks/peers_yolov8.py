@@ -23,7 +23,7 @@ OURS = ("kerascv",)
 
 def network(name: str, given: argparse.Namespace) -> Any:
     """Our network."""
-    from leakdet_tf.models.yolov8 import yolov8
+    from leakdet_tf.models.detector import yolov8
 
     implementation = "kerascv" if name == "kerascv" else "native"
     return yolov8((given.size, given.size, 3), 1, "n", implementation=implementation, seed=0)
@@ -47,7 +47,7 @@ def theirs(name: str, given: argparse.Namespace) -> Callable[[int], list[float]]
     import keras
     import keras_cv
 
-    from leakdet_tf.models.yolov8 import SIZES
+    from leakdet_tf.models.detector import SIZES
 
     images, targets = data(given)
     channels, depths = SIZES["n"]

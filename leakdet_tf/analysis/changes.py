@@ -106,7 +106,7 @@ def changes(
 def points(settings: Augment, name: str) -> list[tuple[float, str]]:
     """Where in a change's range to show it, and in words what it is there: both ends, or half and all of it.
 
-    The points are those of :func:`leakdet_tf.data.augment.augment_alone`.
+    The points are those of :func:`leakdet_tf.data.augmentation.augment_alone`.
     """
     strength = getattr(settings, name)
     if name in ("flip_horizontal", "flip_vertical", "mosaic", "mixup"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from leakdet_tf.config.load import known_keys
+from leakdet_tf.config.loading import known_keys
 from leakdet_tf.config.schema import Experiment
 
 _HEAD = """# The experiment file

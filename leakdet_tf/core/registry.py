@@ -12,10 +12,10 @@ from leakdet_tf.core.errors import ModelError, did_you_mean
 
 REGISTRY: dict[str, dict[str, str]] = {
     "model": {
-        "unet": "leakdet_tf.models.unet:unet",
+        "unet": "leakdet_tf.models.segmenter:unet",
         "resnet_classifier": "leakdet_tf.models.classifier:resnet_classifier",
         "mobilenet_classifier": "leakdet_tf.models.classifier:mobilenet_classifier",
-        "yolov8": "leakdet_tf.models.yolov8:yolov8",
+        "yolov8": "leakdet_tf.models.detector:yolov8",
         "segmentation_models": "leakdet_tf.models.sm:segmentation_models",
     },
     "encoder": {
@@ -25,10 +25,10 @@ REGISTRY: dict[str, dict[str, str]] = {
         "resnet18_v1": "leakdet_tf.models.residual:resnet18_v1",
         "resnet34_v1": "leakdet_tf.models.residual:resnet34_v1",
         "resnet50_v1": "leakdet_tf.models.residual:resnet50_v1",
-        "mobilenet": "leakdet_tf.models.mobilenet:mobilenet",
-        "mobilenet_v2": "leakdet_tf.models.mobilenet:mobilenet_v2",
-        "mobilenet_v3_small": "leakdet_tf.models.mobilenet:mobilenet_v3_small",
-        "mobilenet_v3_large": "leakdet_tf.models.mobilenet:mobilenet_v3_large",
+        "mobilenet": "leakdet_tf.models.mobilenets:mobilenet",
+        "mobilenet_v2": "leakdet_tf.models.mobilenets:mobilenet_v2",
+        "mobilenet_v3_small": "leakdet_tf.models.mobilenets:mobilenet_v3_small",
+        "mobilenet_v3_large": "leakdet_tf.models.mobilenets:mobilenet_v3_large",
     },
     "head": {
         "conv": "leakdet_tf.models.heads:conv_head",

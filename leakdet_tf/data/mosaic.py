@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.images import Pixels, Size
-from leakdet_tf.data.augment import grey_of, training_key
-from leakdet_tf.data.augment_boxes import Boxes, augment_boxes, left_of
+from leakdet_tf.data.augmentation import grey_of, training_key
+from leakdet_tf.data.augmentation_boxes import Boxes, augment_boxes, left_of
 from leakdet_tf.data.cache import largest
 
 MOST = 300
@@ -103,7 +103,7 @@ def mosaic_of(
     """Four pictures about a random middle: upper left, upper right, lower left, lower right.
 
     Each is scaled by a factor of its own from SCALES. Of one that is larger than its quadrant a random part is seen, a
-    smaller one lies anywhere in it. Of boxes stays what :func:`~leakdet_tf.data.augment_boxes.left_of` leaves.
+    smaller one lies anywhere in it. Of boxes stays what :func:`~leakdet_tf.data.augmentation_boxes.left_of` leaves.
 
     Args:
         parts: four pictures as :data:`Fetch` gives them, of one size each input.

@@ -20,7 +20,7 @@ import tensorflow as tf
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.records import IGNORE, Batch
 from leakdet_tf.core.tasks.detect import VOID
-from leakdet_tf.data.augment import augment, training_key
+from leakdet_tf.data.augmentation import augment, training_key
 from leakdet_tf.data.cache import Cache, stacked
 from leakdet_tf.data.mosaic import changed_picture
 from leakdet_tf.data.mosaic import rows as rows_of

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from leakdet_tf.analysis.stats.inflation import Inflation, inflation
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import write_json

@@ -12,7 +12,7 @@ from leakdet_tf.analysis.changes import Panel, Row, changes, points
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.data import Augment
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from typing import Any
 
 from leakdet_tf.config.data import Data, Source
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.box_truth import BoxTable
 from leakdet_tf.data.items import Item

@@ -16,7 +16,7 @@ from leakdet_tf.analysis.classify.scores import Answers
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.data import Source
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError, did_you_mean
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text

@@ -18,7 +18,7 @@ from leakdet_tf.analysis.explain.pointing import Heat, Pointed, point
 from leakdet_tf.analysis.explain.reading import NOT_THERE, NOTHING, UNKNOWN, Case, Reading
 from leakdet_tf.analysis.figures import save
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, ImageError, ModelError, did_you_mean

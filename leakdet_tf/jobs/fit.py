@@ -12,16 +12,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import dump, load
+from leakdet_tf.config.loading import dump, load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.files import sync_folder, whole_file, write_bytes, write_json, write_text
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.cache import Cache, amounts_of
+from leakdet_tf.data.findings import survey
 from leakdet_tf.data.items import Item, count_rendered
 from leakdet_tf.data.readers import find_splits, labelling_of
 from leakdet_tf.data.splits import save_manifest
-from leakdet_tf.data.survey import survey
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import require, tidy

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakdet_tf.config.load import dump, load
+from leakdet_tf.config.loading import dump, load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import sha256_bytes, write_bytes
 from leakdet_tf.jobs.run.runs import Log

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.config.data import Input, Source
 from leakdet_tf.config.fields import SPLITS
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, ContractError, DataError, ImageError, LeakdetError

@@ -14,11 +14,10 @@ from typing import Any
 import keras
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
-from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.registry import REGISTRY
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.pretrained import load_encoder
-from leakdet_tf.models.unet import SCALES, encode
+from leakdet_tf.models.segmenter import SCALES, encode
 from leakdet_tf.models.weight_files import find_weights
 
 _ACTIVATIONS = {"softmax": 2, "sigmoid": 1}
@@ -31,14 +30,13 @@ def resnet_classifier(
     encoder: str | Callable[..., Any] = "resnet50_v1",
     activation: str = "softmax",
     *,
-    encoder_weights: str = "none",
+    encoder_weights: str | None = None,
     dropout: float = 0.0,
     encoder_options: Mapping[str, Any] | None = None,
     input_dtype: str = "uint8",
     input_name: str = "image",
     seed: int | None = None,
     name: str = "resnet_classifier",
-    inputs: Mapping[str, ImageSpec] | None = None,
 ) -> keras.Model:
     """Model from raw pixels ``input_dtype`` (B, H, W, C) to float32 (B, classes) scores of the picture.
 
@@ -47,31 +45,35 @@ def resnet_classifier(
     ``"logits"`` holds the raw outputs, the layer ``"probabilities"`` the model's output, both in float32 under every
     policy.
 
+    Sources: He et al., arXiv 1512.03385; Lin et al., arXiv 1312.4400 (the average before the classes).
+
     Args:
         input_shape: (H, W, C). H and W are divisible by 32, or None for any such size; C is any number of channels.
         classes: length of the output.
         encoder: a registered name, a ``"package.module:function"`` path, or a callable, as for
-            :func:`~leakdet_tf.models.unet.unet`. Published weights are for ``resnet18_v1``, ``resnet34_v1``,
+            :func:`~leakdet_tf.models.unet`. Published weights are for ``resnet18_v1``, ``resnet34_v1``,
             ``resnet50_v1`` and the MobileNets.
         activation: ``"softmax"`` (one class a picture) or ``"sigmoid"`` (each class by itself: several or none).
-        encoder_weights: ``"none"``, ``"imagenet"`` (downloaded), or the path of a file; see
+        encoder_weights: None (all weights are drawn), ``"imagenet"`` (downloaded), or the path of a file; see
             :mod:`~leakdet_tf.models.weight_files`. The encoder's options ``preprocessing`` and ``stride_in`` follow
-            from it, and other values of them are refused.
+            from it, and other values of them are refused. An experiment file has no None: there it is left out, or
+            written ``""`` or ``"none"``.
         dropout: share of the averaged features that is dropped while training, from 0 to below 1.
         encoder_options: keyword arguments for the encoder, such as ``{"width": 32}``.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
         input_name: name of the input, as exported files and contracts call it.
         seed: draws the initial weights, before published ones are put in; as for
-            :func:`~leakdet_tf.models.unet.unet`.
+            :func:`~leakdet_tf.models.unet`.
         name: name of the model.
-        inputs: the experiment's one input by its name; it takes the place of ``input_shape``, ``input_dtype`` and
-            ``input_name``.
+
+    Returns:
+        A ``keras.Model`` of one input and one output.
 
     Raises:
         ModelError: an argument is out of range, the encoder does not return what it should, or the weights do not fit.
     """
     return _classifier(
-        _the_input(inputs) or (input_shape, input_dtype, input_name),
+        (input_shape, input_dtype, input_name),
         classes,
         encoder,
         activation,
@@ -90,18 +92,28 @@ def mobilenet_classifier(
     activation: str = "softmax",
     *,
     alpha: float = 1.0,
-    encoder_weights: str = "none",
+    encoder_weights: str | None = None,
     dropout: float = 0.0,
     encoder_options: Mapping[str, Any] | None = None,
     input_dtype: str = "uint8",
     input_name: str = "image",
     seed: int | None = None,
     name: str = "mobilenet_classifier",
-    inputs: Mapping[str, ImageSpec] | None = None,
 ) -> keras.Model:
     """As :func:`resnet_classifier`, for ``mobilenet``, ``mobilenet_v2``, ``mobilenet_v3_small`` and ``_large``.
 
-    ``alpha`` is the factor on the encoder's filters, the same as its option of that name.
+    Sources: Howard et al., arXiv 1704.04861; Sandler et al., arXiv 1801.04381; Howard et al., arXiv 1905.02244.
+
+    Args:
+        input_shape: (H, W, C), as there; so are all that are not named here.
+        encoder: a registered name, of a MobileNet or of any other, a path or a callable.
+        alpha: factor on the encoder's filters, the same as its option of that name.
+
+    Returns:
+        A ``keras.Model`` of one input, (B, H, W, C) raw pixels, and one output, float32 (B, classes).
+
+    Raises:
+        ModelError: as there, or ``alpha`` and ``encoder_options`` differ.
     """
     options = dict(encoder_options or {})
     if alpha != 1.0 and options.setdefault("alpha", alpha) != alpha:
@@ -109,7 +121,7 @@ def mobilenet_classifier(
             f"{name}: alpha is {alpha!r}, and {options['alpha']!r} in encoder_options", remedy="give it once"
         )
     return _classifier(
-        _the_input(inputs) or (input_shape, input_dtype, input_name),
+        (input_shape, input_dtype, input_name),
         classes,
         encoder,
         activation,
@@ -127,7 +139,7 @@ def _classifier(
     encoder: str | Callable[..., Any],
     activation: str,
     *,
-    encoder_weights: str,
+    encoder_weights: str | None,
     dropout: float,
     options: dict[str, Any],
     seed: int | None,
@@ -137,11 +149,11 @@ def _classifier(
     height, width, channels = _checked_shape(name, shape)
     _check(name, classes, activation, input_dtype, dropout)
     file = None
-    if encoder_weights != "none":
+    if encoder_weights and encoder_weights != "none":
         if channels != 3:
             raise ModelError(
                 f"{name}: encoder_weights are for red, green and blue, the input has {channels} channels",
-                remedy="set encoder_weights = 'none', or give a colour input",
+                remedy="leave encoder_weights out, or give a colour input",
             )
         file = find_weights(encoder, encoder_weights, options)
         options = file.options | options
@@ -164,18 +176,6 @@ def _classifier(
     if file is not None:
         load_encoder(model, file, options)
     return model
-
-
-def _the_input(inputs: Mapping[str, ImageSpec] | None) -> tuple[Sequence[int], str, str] | None:
-    if inputs is None:
-        return None
-    if len(inputs) != 1:
-        raise ModelError(
-            f"a classifier of one picture takes one input, not {len(inputs)}: {', '.join(sorted(inputs))}",
-            remedy="leave one in [data.inputs], or use a model of several inputs",
-        )
-    ((input_name, spec),) = inputs.items()
-    return spec.shape, spec.dtype, input_name
 
 
 def _check(name: str, classes: int, activation: str, input_dtype: str, dropout: float) -> None:

@@ -9,6 +9,10 @@ def conv_head(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     """float (B, H, W, C) features → float (B, H, W, classes) raw outputs, before any activation.
 
     One 3x3 convolution with bias, drawn Glorot-uniform (Glorot & Bengio 2010), as in segmentation-models.
+
+    Args:
+        x: the decoder's last features, of any number of channels C.
+        classes: channels of the output.
     """
     return keras.layers.Conv2D(
         classes,

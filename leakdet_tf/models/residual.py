@@ -34,6 +34,8 @@ def resnet18_v1(
 ) -> list[keras.KerasTensor]:
     """Features of ResNet-18 v1 (2, 2, 2, 2 units of two 3x3 convolutions).
 
+    Sources: He et al., arXiv 1512.03385; as torchvision lays it out.
+
     Args:
         x: float32 (B, H, W, C) image tensor on the scale 0..255; H and W divisible by 32, any C.
         width: filters of the first stage, doubled at each of the three that follow.

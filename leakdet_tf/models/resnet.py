@@ -21,6 +21,8 @@ Unit = Callable[[keras.KerasTensor, int, int, str], keras.KerasTensor]
 def resnet18(x: keras.KerasTensor, *, width: int = 64, name: str = "encoder") -> list[keras.KerasTensor]:
     """Features of ResNet-18 (2, 2, 2, 2 units of two 3x3 convolutions).
 
+    Sources: He et al., arXiv 1603.05027 (units) and 1512.03385 (depths).
+
     Args:
         x: float32 (B, H, W, C) image tensor; H and W divisible by 32, any C.
         width: filters of the first stage, doubled at each of the three that follow.

@@ -37,13 +37,20 @@ class KerasBackend:
         return {f"output_{i}": np.asarray(array[0], np.float32) for i, array in enumerate(arrays)}
 
 
-def load_model(path: Path, contract: Contract | None) -> Any:
+def load_model(path: str | Path, contract: Contract | None = None) -> Any:
     """Read a ``.keras`` file without executing code from it, and compare its weights with the contract's, if given.
+
+    Args:
+        path: a run's ``model.keras``, or any file that Keras saved.
+        contract: the one that ``fit`` wrote beside it; None: weights are not compared.
+
+    Returns:
+        The ``keras.Model``, not compiled.
 
     Raises:
         ModelError: missing, damaged, of another version, or its weights are not those that the contract names.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ModelError(f"{path}: no such file", remedy="check the path")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

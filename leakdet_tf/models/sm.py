@@ -21,7 +21,7 @@ import keras
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
 from leakdet_tf.models.initialize import draw_weights
-from leakdet_tf.models.unet import SCALES
+from leakdet_tf.models.segmenter import SCALES
 
 ARCHITECTURES = {"unet": "Unet", "fpn": "FPN", "linknet": "Linknet", "pspnet": "PSPNet"}
 """Our names of the package's functions (arXiv 1505.04597, 1612.03144, 1707.03718, 1612.01105)."""
@@ -57,6 +57,8 @@ def segmentation_models(
     one of uint16 is divided by 257 to the same scale. Weights are drawn, never fetched. Layers are named ``encoder_…``,
     ``decoder_…`` and ``head_…``; ``"logits"`` holds the raw outputs in float32, ``"probabilities"`` the answer.
 
+    Sources: arXiv 1505.04597 (U-Net), 1612.03144 (FPN), 1707.03718 (LinkNet), 1612.01105 (PSPNet).
+
     Args:
         input_shape: (H, W, C). H and W are divisible by 32; PSPNet wants 48 (6 times ``downsample_factor``).
         classes: channels of the output.
@@ -68,8 +70,11 @@ def segmentation_models(
         options: other arguments of the package's function, such as ``{"pyramid_block_filters": 128}``.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
         input_name: name of the input, as exported files and contracts call it.
-        seed: draws the initial weights with :func:`~leakdet_tf.models.initialize.draw_weights`.
+        seed: draws the initial weights with :func:`~leakdet_tf.models.draw_weights`.
         name: name of the model.
+
+    Returns:
+        A ``keras.Model`` of one input and one output.
 
     Raises:
         ModelError: the package is not installed or refuses, an argument is out of range, or Keras runs on another

@@ -17,7 +17,7 @@ import keras
 import numpy.typing as npt
 
 from leakdet_tf.core.errors import LeakdetError, MissingExtraError, ModelError
-from leakdet_tf.models.mobilenet import application
+from leakdet_tf.models.mobilenets import application
 from leakdet_tf.models.runtime import load_model
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -119,7 +119,7 @@ def find_weights(encoder: Any, weights: str, options: Mapping[str, Any]) -> Weig
         label = encoder if isinstance(encoder, str) else getattr(encoder, "__qualname__", type(encoder).__name__)
         raise ModelError(
             f"encoder '{label}': no pretrained weights are known for it",
-            remedy=f"set encoder_weights = 'none', or use one of: {', '.join(sorted(_APPLICATIONS))}",
+            remedy=f"leave encoder_weights out, or use one of: {', '.join(sorted(_APPLICATIONS))}",
         )
     if weights == "imagenet":
         address, md5 = _download_of(encoder, options)
@@ -135,7 +135,7 @@ def find_weights(encoder: Any, weights: str, options: Mapping[str, Any]) -> Weig
     if path.suffix not in readable:
         raise ModelError(
             f"encoder_weights '{weights}': not a file that encoder '{encoder}' reads",
-            remedy=f"give one that ends in {' or '.join(readable)}, or 'imagenet', or 'none'",
+            remedy=f"give one that ends in {' or '.join(readable)}, or 'imagenet', or leave encoder_weights out",
         )
     if not path.is_file():
         raise ModelError(f"{weights}: no such file", remedy="check encoder_weights")

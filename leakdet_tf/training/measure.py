@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from leakdet_tf.core.confusion import Counts, label_ratios, ratios
+from leakdet_tf.core.confusion_matrix import Counts, label_ratios, ratios
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.training.tasks.protocol import Metric

@@ -59,7 +59,7 @@ def pictures(task: str) -> Cache:
 
 def built(task: str) -> tuple[Any, Contract]:
     """The model of a task and its contract."""
-    from leakdet_tf.models.build import activation_of, build
+    from leakdet_tf.models.factories import activation_of, build
 
     factory, arguments = FACTORIES[task]
     model = build(factory, arguments, inputs=SPECS[task], classes=len(CLASSES[task]), seed=5, task=task)

@@ -105,7 +105,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_predict_and_evaluate_from_the_command_line(
     bundle: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from leakdet_tf.config.load import load
+    from leakdet_tf.config.loading import load
 
     test = Path(load(run / "experiment.toml").data.root) / "test"
     assert main(["predict", str(bundle), str(test / "images"), "--out", str(tmp_path / "p"), "--threads", "1"]) == 0

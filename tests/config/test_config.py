@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from leakdet_tf.config.fields import value_range
-from leakdet_tf.config.load import dump, known_keys, load, parse
+from leakdet_tf.config.loading import dump, known_keys, load, parse
 from leakdet_tf.config.reference import page
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError
@@ -393,7 +393,7 @@ def test_the_reference_page_is_that_of_the_schema() -> None:
 
 def test_reading_an_experiment_imports_no_trainer() -> None:
     code = (
-        "import sys, leakdet_tf.config.load; "
+        "import sys, leakdet_tf.config.loading; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'matplotlib', 'cv2'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

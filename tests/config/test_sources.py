@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from leakdet_tf.config.load import load, parse
+from leakdet_tf.config.loading import load, parse
 from leakdet_tf.core.errors import ConfigError
 
 PLAIN: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.confusion_matrix import confusion, ratios
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.records import IGNORE
 

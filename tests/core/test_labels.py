@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.confusion_matrix import confusion, ratios
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE

@@ -1,4 +1,4 @@
-"""``core.confusion`` against scikit-learn: Jaccard, F1, recall and accuracy on random label maps."""
+"""``core.confusion_matrix`` against scikit-learn: Jaccard, F1, recall and accuracy on random label maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
 
-from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.confusion_matrix import confusion, ratios
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 

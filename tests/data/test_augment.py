@@ -12,7 +12,7 @@ import pytest
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.records import IGNORE
-from leakdet_tf.data.augment import augment, training_key
+from leakdet_tf.data.augmentation import augment, training_key
 
 NONE = {"flip_horizontal": 0.0, "flip_vertical": 0.0, "brightness": 0.0, "contrast": 0.0, "chance": 1.0}
 FLIPS = {"flip_horizontal": 0.5, "flip_vertical": 0.5}

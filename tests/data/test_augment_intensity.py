@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.data.augment import augment, training_key
+from leakdet_tf.data.augmentation import augment, training_key
 
 NONE = {"flip_horizontal": 0.0, "flip_vertical": 0.0, "brightness": 0.0, "contrast": 0.0, "chance": 1.0}
 STRENGTHS = {"brightness": 0.3, "contrast": 0.3, "gamma": 0.5, "hue": 0.2, "saturation": 0.6, "equalize": 0.8}

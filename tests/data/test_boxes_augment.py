@@ -9,8 +9,8 @@ import pytest
 
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.boxes import areas
-from leakdet_tf.data.augment import training_key
-from leakdet_tf.data.augment_boxes import (
+from leakdet_tf.data.augmentation import training_key
+from leakdet_tf.data.augmentation_boxes import (
     LEAST_PX,
     LEAST_SHARE,
     augment_boxes,

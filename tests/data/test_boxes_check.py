@@ -18,9 +18,9 @@ from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks import detect
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.check import Checked, cheap, check
+from leakdet_tf.data.checks import Checked, cheap, check
+from leakdet_tf.data.findings import Finding, survey
 from leakdet_tf.data.readers import find_splits, truth_tables
-from leakdet_tf.data.survey import Finding, survey
 
 CLASSES = ["hotspot", "diode"]
 GOOD = "0 .5 .5 .5 .5\n1 .25 .25 .2 .2\n"

@@ -15,9 +15,9 @@ from PIL import Image
 from leakdet_tf.config.data import Data, Split
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
+from leakdet_tf.data.findings import survey
 from leakdet_tf.data.readers import find_splits, read, truth_tables
 from leakdet_tf.data.splits import divide, groups_of, save_manifest
-from leakdet_tf.data.survey import survey
 from leakdet_tf.jobs.evaluate import _items
 
 BOX = "<object><name>hotspot</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"

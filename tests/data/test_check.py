@@ -15,9 +15,9 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks import segment
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.check import Checked, cheap, check, without
+from leakdet_tf.data.checks import Checked, cheap, check, without
+from leakdet_tf.data.findings import Finding, survey
 from leakdet_tf.data.readers import find_splits, truth_tables
-from leakdet_tf.data.survey import Finding, survey
 
 CLASSES = ["background", "blob"]
 Fill, Settings, Write = Callable[..., Path], Callable[..., Data], Callable[..., Path]

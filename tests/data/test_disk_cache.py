@@ -22,7 +22,7 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data import cache as room
 from leakdet_tf.data.cache import Cache, amounts_of, bytes_needed, bytes_stored, fill, store_for
-from leakdet_tf.data.check import cheap
+from leakdet_tf.data.checks import cheap
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.pipeline import failing_plainly, plain, training
 from leakdet_tf.data.readers import find_items, truth_tables
@@ -38,7 +38,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.cache import amounts_of, bytes_stored, fill
-from leakdet_tf.data.check import cheap
+from leakdet_tf.data.checks import cheap
 from leakdet_tf.data.readers import find_items, truth_tables
 from leakdet_tf.data.store import Store
 

@@ -16,10 +16,10 @@ from leakdet_tf.config.data import Data, Split
 from leakdet_tf.config.fields import SPLITS
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, sha256_file
+from leakdet_tf.data.findings import survey
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_items, find_splits, read, truth_tables
 from leakdet_tf.data.splits import divide, group_of
-from leakdet_tf.data.survey import survey
 
 Write = Callable[[Path, np.ndarray], Path]
 Draw = Callable[..., Path]

@@ -18,11 +18,11 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import classify
 from leakdet_tf.data.cache import Cache, fill
-from leakdet_tf.data.check import Checked, cheap, check
+from leakdet_tf.data.checks import Checked, cheap, check
+from leakdet_tf.data.findings import Finding, survey
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.pipeline import plain, training
 from leakdet_tf.data.readers import find_items, find_splits, truth_tables
-from leakdet_tf.data.survey import Finding, survey
 
 Write = Callable[[Path, np.ndarray], Path]
 Draw = Callable[..., Path]

@@ -13,7 +13,7 @@ import pytest
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Batch
-from leakdet_tf.data.augment import augment, training_key
+from leakdet_tf.data.augmentation import augment, training_key
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.pipeline import epoch_length, epoch_order, plain, steps, training
 from leakdet_tf.training.losses import Objective, Scheme, cross_entropy, dice

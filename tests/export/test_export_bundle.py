@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Export
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ExportError, LeakdetError
 from leakdet_tf.data.readers import find_splits

@@ -21,7 +21,7 @@ from leakdet_tf.export import child, onnx_int8
 from leakdet_tf.export import onnx as format_onnx
 from leakdet_tf.export.calibration import read
 from leakdet_tf.export.onnx_int8 import Graph, Pictures
-from leakdet_tf.models.yolov8 import yolov8
+from leakdet_tf.models import yolov8
 
 SIDE = 32
 KEPT = "early/Conv"

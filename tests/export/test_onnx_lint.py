@@ -17,9 +17,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.export import onnx as format_onnx
 from leakdet_tf.export.onnx_lint import SINCE, TYPES, Finding, findings, summary, unsupported
-from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
-from leakdet_tf.models.unet import unet
-from leakdet_tf.models.yolov8 import yolov8
+from leakdet_tf.models import mobilenet_classifier, resnet_classifier, unet, yolov8
 
 F, I64, U8, U16 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16
 

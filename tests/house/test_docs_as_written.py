@@ -51,7 +51,7 @@ def test_extend_a_factory_runs_as_written(tmp_path: Path) -> None:
 
 def test_segment_gas_leaks_commands_run(run: Path, bundle: Path, tmp_path: Path) -> None:
     """The page's commands with its placeholders filled in; the long training is the session's small run."""
-    from leakdet_tf.config.load import load
+    from leakdet_tf.config.loading import load
 
     text = (ROOT / "docs" / "segment-gas-leaks.md").read_text(encoding="utf-8")
     images = Path(load(run / "experiment.toml").data.root) / "test"
@@ -189,7 +189,7 @@ def test_the_page_s_training_runs_as_written(tmp_path: Path) -> None:
 
 
 def test_the_device_app_answers_a_folder(bundle: Path, run: Path, tmp_path: Path) -> None:
-    from leakdet_tf.config.load import load
+    from leakdet_tf.config.loading import load
 
     source = Path(load(run / "experiment.toml").data.root) / "test" / "images"
     frames = Path(shutil.copytree(source, tmp_path / "frames"))

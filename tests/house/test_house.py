@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from leakdet_tf.cli import COMMANDS, cli
 from leakdet_tf.config.data import Synth
-from leakdet_tf.config.load import known_keys, load
+from leakdet_tf.config.loading import known_keys, load
 from leakdet_tf.core.registry import REGISTRY, resolve
 
 ROOT = Path(__file__).parents[2]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from leakdet_tf.models.initialize import draw_weights
+from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.models import draw_weights
 
 OVERRIDES = (
     "model={factory = 'few_layers:few_layers'}",
@@ -71,5 +73,40 @@ def few_labels(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0
     x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     answer = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(image, answer, name="few_labels")
+    draw_weights(model, seed)
+    return model
+
+
+def few_pairs(inputs: Mapping[str, ImageSpec], classes: int, *, seed: int = 0) -> Any:
+    """Colour and heat: rgb (B, H, W, 3), thermal (B, H, W, 1), each uint8 or uint16 → float32 (B, H, W, classes)."""
+    pair, x = _joined(inputs, seed, strides=1)
+    x = keras.layers.Conv2D(classes, 1, name="head_conv")(x)
+    return _answering(pair, x, "few_pairs", seed)
+
+
+def few_pair_labels(inputs: Mapping[str, ImageSpec], classes: int, *, seed: int = 0) -> Any:
+    """As :func:`few_pairs`, a classifier: float32 (B, classes)."""
+    pair, x = _joined(inputs, seed, strides=2)
+    x = keras.layers.Dense(classes, name="head_dense")(keras.layers.GlobalAveragePooling2D(name="head_pool")(x))
+    return _answering(pair, x, "few_pair_labels", seed)
+
+
+def _joined(inputs: Mapping[str, ImageSpec], seed: int, *, strides: int) -> tuple[list[Any], Any]:
+    """The two inputs, and their features side by side: a convolution of its own for each, batch norm, dropout."""
+    pair, parts = [], []
+    for name in ("rgb", "thermal"):
+        spec = inputs[name]
+        pair.append(keras.Input(spec.shape, dtype=spec.dtype, name=name))
+        scale = 1 / np.iinfo(spec.dtype).max
+        x = keras.layers.Rescaling(scale, dtype="float32", name=f"scaled_{name}")(pair[-1])
+        parts.append(keras.layers.Conv2D(8, 3, strides, padding="same", name=f"encoder_{name}_conv")(x))
+    x = keras.layers.Concatenate(name="encoder_joined")(parts)
+    x = keras.layers.ReLU(name="encoder_relu")(keras.layers.BatchNormalization(name="encoder_norm")(x))
+    return pair, keras.layers.Dropout(0.2, seed=seed, name="head_dropout")(x)
+
+
+def _answering(pair: list[Any], x: Any, name: str, seed: int) -> Any:
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    model = keras.Model(pair, keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x), name=name)
     draw_weights(model, seed)
     return model

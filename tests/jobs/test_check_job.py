@@ -16,7 +16,7 @@ from PIL import Image
 from leakdet_tf.analysis.contact import Twins, sheet
 from leakdet_tf.analysis.stats.inflation import Inflation, inflation
 from leakdet_tf.cli.data_check import command
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.readers import find_splits

@@ -15,7 +15,7 @@ from leakdet_tf.analysis.classify.calibration import Abstain
 from leakdet_tf.analysis.classify.figures import risk_coverage
 from leakdet_tf.analysis.classify.scores import load_scores
 from leakdet_tf.cli import main
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, ModelError
 from leakdet_tf.edge import Predictor

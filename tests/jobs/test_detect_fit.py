@@ -235,7 +235,7 @@ def test_a_size_that_the_grids_do_not_divide_is_one_line(home: Path, capsys: pyt
 
 
 def test_the_losses_of_a_detector_cannot_be_changed(home: Path) -> None:
-    from leakdet_tf.config.load import load
+    from leakdet_tf.config.loading import load
 
     with pytest.raises(ConfigError, match=r"train\.loss: to detect it cannot be changed"):
         load(str(home / "squares.toml"), ['train.loss=["dice"]'])

@@ -40,7 +40,7 @@ QUICK = {
 
 def test_every_family_is_walked_by_a_test(run: Path) -> None:
     """A new family needs a road of its own."""
-    from leakdet_tf.config.load import load
+    from leakdet_tf.config.loading import load
 
     assert load(run / "experiment.toml").model.factory == "unet"
     assert set(QUICK) == set(names("model"))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError, TrainingError
 from leakdet_tf.edge import Predictor

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.data.readers import find_items, find_splits, read, truth_tables
 from leakdet_tf.edge import Predictor
 from leakdet_tf.jobs.evaluate import evaluate

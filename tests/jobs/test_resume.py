@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from leakdet_tf.cli import main
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ConfigError, DataError, LeakdetError, TrainingError
 from leakdet_tf.edge import machine

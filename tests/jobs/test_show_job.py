@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.cli import main
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import DataError, ImageError, LeakdetError
 from leakdet_tf.data.cache import fill
 from leakdet_tf.data.readers import find_splits, truth_tables

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from leakdet_tf.cli.data_split import command
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.jobs.data_split import Row, lacking, rows, split, table

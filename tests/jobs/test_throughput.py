@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from leakdet_tf.config.load import dump, load, parse
+from leakdet_tf.config.loading import dump, load, parse
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, TrainingError

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ConfigError, MissingExtraError

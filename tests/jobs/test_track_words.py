@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.jobs.run.track import described, figures, parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ import pytest
 from leakdet_tf.core.errors import ConfigError, ModelError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.models import unet
-from leakdet_tf.models.build import activation_of, build
+from leakdet_tf.models.factories import activation_of, build
 
 ONE = {"image": ImageSpec(32, 32, 3)}
 TWO = {"rgb": ImageSpec(32, 32, 3), "thermal": ImageSpec(32, 32, 1, "uint16")}
@@ -162,6 +163,68 @@ def test_a_model_of_one_input_is_refused_for_two(own: Callable[[Factory], str]) 
     text = one_line(ModelError, lambda: make(own(lambda classes: small(classes=classes)), inputs=TWO))
     assert "takes 'image' as uint8 (32, 32, 3)" in text
     assert "gives 'rgb' as uint8 (32, 32, 3), 'thermal' as uint16 (32, 32, 1)" in text
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``few_layers:few_pairs`` and its like can be named."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "jobs"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("name", "task", "shape"), [("few_pairs", "segment", (32, 32, 3)), ("few_pair_labels", "classify", (3,))]
+)
+def test_a_factory_of_two_inputs_is_built(toys: None, name: str, task: str, shape: tuple[int, ...], dtype: Any) -> None:
+    inputs = {"thermal": ImageSpec(32, 32, 1, dtype), "rgb": ImageSpec(32, 32, 3)}
+    model = build(f"few_layers:{name}", {}, inputs=inputs, classes=3, seed=1, task=task)
+    assert {one.name: (one.dtype, one.shape[1:]) for one in model.inputs} == {
+        "rgb": ("uint8", (32, 32, 3)),
+        "thermal": (dtype, (32, 32, 1)),
+    }
+    frames = [np.full((2, *one.shape[1:]), 7, one.dtype) for one in model.inputs]
+    answer = keras.ops.convert_to_numpy(model(frames))
+    assert (answer.shape, answer.dtype) == ((2, *shape), np.float32)
+    assert activation_of(model) == "softmax"
+    other = build(f"few_layers:{name}", {}, inputs=inputs, classes=3, seed=1, task=task)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["few_pairs", "few_pair_labels"])
+def test_inputs_that_a_factory_asks_for_in_vain_are_refused(toys: None, name: str) -> None:
+    text = one_line(ModelError, lambda: make(f"few_layers:{name}", inputs={"rgb": ImageSpec(32, 32)}))
+    assert text == (
+        f"model 'few_layers:{name}': takes an input 'thermal'; the experiment gives 'rgb' as uint8 (32, 32, 3); "
+        "add it as [data.inputs.thermal], or choose another model.factory"
+    )
+
+
+def test_inputs_that_a_factory_leaves_aside_are_refused(toys: None) -> None:
+    text = one_line(ModelError, lambda: make("few_layers:few_pairs", inputs=TWO | {"depth": ImageSpec(32, 32, 1)}))
+    assert "takes 'rgb' as uint8 (32, 32, 3), 'thermal' as uint16 (32, 32, 1); the experiment gives 'depth'" in text
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet_classifier", "mobilenet_classifier", "yolov8", "segmentation_models"])
+def test_a_registered_factory_of_one_input_is_refused_for_two(name: str) -> None:
+    text = one_line(ModelError, lambda: make(name, inputs=TWO))
+    assert text == (
+        f"model '{name}': takes one input; the experiment gives 'rgb' as uint8 (32, 32, 3), "
+        "'thermal' as uint16 (32, 32, 1); "
+        "leave one in [data.inputs], or choose a factory with the parameter 'inputs'"
+    )
+
+
+@pytest.mark.parametrize("key", ["input_shape", "input_dtype", "input_name"])
+def test_a_factory_takes_inputs_by_name_or_one_not_both(own: Callable[[Factory], str], key: str) -> None:
+    def by_shape(inputs: Any, input_shape: Any) -> Any: ...
+
+    def by_dtype(inputs: Any, input_dtype: Any) -> Any: ...
+
+    def by_name(inputs: Any, input_name: Any) -> Any: ...
+
+    factory = {"input_shape": by_shape, "input_dtype": by_dtype, "input_name": by_name}[key]
+    assert f"has the parameters 'inputs' and '{key}'" in one_line(ModelError, lambda: make(own(factory)))
 
 
 def test_sizes_may_be_left_open(own: Callable[[Factory], str]) -> None:

@@ -14,9 +14,8 @@ import pytest
 from leakdet_tf.core.errors import ConfigError, ModelError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.registry import resolve
-from leakdet_tf.models import unet
-from leakdet_tf.models.build import activation_of, build
-from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
+from leakdet_tf.models import encoder_source, mobilenet_classifier, resnet_classifier, unet
+from leakdet_tf.models.factories import activation_of, build
 from leakdet_tf.models.initialize import named_weights
 
 NARROW: dict[str, dict[str, Any]] = {
@@ -260,6 +259,16 @@ def test_tflite_answers_the_same(encoder: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("written", [{}, {"encoder_weights": ""}, {"encoder_weights": "none"}])
+def test_a_file_without_null_has_words_for_no_weights(written: dict[str, str]) -> None:
+    inputs, narrow = {"image": ImageSpec(32, 32)}, {"encoder": "resnet18_v1", "encoder_options": {"width": 4}}
+    model = build("resnet_classifier", narrow | written, inputs=inputs, classes=2, seed=3, task="classify")
+    drawn = resnet_classifier((32, 32, 3), 2, encoder_weights=None, seed=3, **narrow)
+    assert encoder_source(model) is None
+    for a, b in zip(model.get_weights(), drawn.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_build_passes_what_the_experiment_says() -> None:
     spec = ImageSpec(32, 64, 1, "uint16")
     model = build(
@@ -272,7 +281,7 @@ def test_build_passes_what_the_experiment_says() -> None:
     )
     assert (model.inputs[0].name, model.inputs[0].dtype, model.input_shape[1:]) == ("thermal", "uint16", (32, 64, 1))
     assert model.get_layer("encoder_stem_conv1").filters == 8
-    with pytest.raises(ModelError, match="one input, not 2: rgb, thermal"):
+    with pytest.raises(ModelError, match="takes one input; the experiment gives 'rgb' as uint16"):
         build("resnet_classifier", {}, inputs={"rgb": spec, "thermal": spec}, classes=4, seed=3, task="classify")
     with pytest.raises(ConfigError, match="encoder_weight"):
         build("resnet_classifier", {"encoder_weight": "x"}, inputs={"a": spec}, classes=4, seed=3, task="classify")

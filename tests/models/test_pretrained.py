@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import MissingExtraError, ModelError
 from leakdet_tf.jobs.run.start import new_model
-from leakdet_tf.models import unet, weight_files
-from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
+from leakdet_tf.models import mobilenet_classifier, resnet_classifier, unet, weight_files
 from leakdet_tf.models.initialize import named_weights
-from leakdet_tf.models.mobilenet import application
+from leakdet_tf.models.mobilenets import application
 from leakdet_tf.models.pretrained import encoder_source, load_encoder
 from leakdet_tf.models.weight_files import WeightFile, fetch, find_weights
 
@@ -29,7 +28,7 @@ def values(model: keras.Model) -> dict[str, np.ndarray]:
     return {path: keras.ops.convert_to_numpy(variable).copy() for path, variable in named_weights(model)}
 
 
-def narrow(encoder: str = "resnet18_v1", weights: str = "none", **arguments: Any) -> keras.Model:
+def narrow(encoder: str = "resnet18_v1", weights: str | None = None, **arguments: Any) -> keras.Model:
     options = {"width": 4, **arguments.pop("encoder_options", {})}
     return resnet_classifier(
         (32, 32, 3), 2, encoder, encoder_weights=weights, encoder_options=options, seed=0, **arguments
@@ -375,7 +374,7 @@ def test_experiments_find_the_weights_that_they_name(tmp_path: Path, monkeypatch
     """Every experiment that names weights builds its model with them; a download is Keras's network in its layout."""
     files = [p for p in sorted(EXPERIMENTS.rglob("*.toml")) if "[[prompt]]" not in p.read_text(encoding="utf-8")]
     experiments = [load(path) for path in files]
-    naming = [one for one in experiments if one.model.arguments.get("encoder_weights", "none") != "none"]
+    naming = [one for one in experiments if one.model.arguments.get("encoder_weights")]
     assert {one.name for one in naming} >= {"leak_hybrid_paper", "leak_real_paper", "leak_synthetic_paper"}
     networks = {"resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5": keras.applications.ResNet50}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.core.errors import ModelError
-from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
+from leakdet_tf.models import mobilenet_classifier, resnet_classifier
 from leakdet_tf.models.initialize import named_weights
 from leakdet_tf.models.norms import reestimate_batch_norm
 from leakdet_tf.models.pretrained import encoder_source

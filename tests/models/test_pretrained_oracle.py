@@ -11,8 +11,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.numpy import save_file
 
-from leakdet_tf.models.classifier import mobilenet_classifier, resnet_classifier
-from leakdet_tf.models.mobilenet import application
+from leakdet_tf.models import mobilenet_classifier, resnet_classifier
+from leakdet_tf.models.mobilenets import application
 from leakdet_tf.models.pretrained import encoder_source
 
 Arrays = dict[str, np.ndarray]

@@ -11,7 +11,7 @@ import pytest
 from leakdet_tf.core.errors import ModelError
 from leakdet_tf.models import unet
 from leakdet_tf.models.initialize import named_weights
-from leakdet_tf.models.transfer import transfer
+from leakdet_tf.models.weight_transfer import transfer
 
 SMALL: dict[str, Any] = {"encoder_options": {"width": 8}, "decoder_filters": (8, 8, 8, 8, 8)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,14 +60,6 @@ def first_channels() -> Iterator[None]:
     keras.config.set_image_data_format("channels_first")
     yield
     keras.config.set_image_data_format(before)
-
-
-def test_the_function_keeps_its_name_beside_the_module_of_that_name() -> None:
-    module = importlib.import_module("leakdet_tf.models.unet")
-    from leakdet_tf.models import unet as again
-
-    assert callable(again)
-    assert again is unet is module.unet is resolve("model", "unet")
 
 
 def test_default_model_has_the_published_size_and_interface() -> None:

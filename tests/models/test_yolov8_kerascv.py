@@ -14,9 +14,9 @@ import pytest
 
 from leakdet_tf.core.errors import ModelError
 from leakdet_tf.core.tasks.detect import BINS, boxes_from, distances, grid, sigmoid
+from leakdet_tf.models.detector import SIZES, yolov8
 from leakdet_tf.models.initialize import named_weights
-from leakdet_tf.models.transfer import transfer
-from leakdet_tf.models.yolov8 import SIZES, yolov8
+from leakdet_tf.models.weight_transfer import transfer
 
 SIZE = (64, 96)
 NARROW: dict[str, Any] = {"channels": [8, 8, 16, 16], "depths": [1, 2, 1, 1]}

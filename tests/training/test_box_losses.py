@@ -15,9 +15,9 @@ from leakdet_tf.core.boxes import overlaps
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec
 from leakdet_tf.core.tasks.detect import BINS, VOID, anchors_of, boxes_from, decode, distances, grid
-from leakdet_tf.models.yolov8 import yolov8
+from leakdet_tf.models import yolov8
 from leakdet_tf.training.box_assign import assign
-from leakdet_tf.training.box_losses import (
+from leakdet_tf.training.detection_losses import (
     FACTORS,
     BoxObjective,
     box_losses,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.confusion_matrix import confusion, ratios
 from leakdet_tf.core.errors import ModelError, TrainingError
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.models import unet

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.config.data import Augment
-from leakdet_tf.core.confusion import confusion, ratios
+from leakdet_tf.core.confusion_matrix import confusion, ratios
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.data.cache import Cache

@@ -15,7 +15,7 @@ from leakdet_tf.analysis.stats.intervals import bounded, bounds, cell, drawn, me
 from leakdet_tf.analysis.stats.significance import wilson
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import Counts, Ratios, divide, label_ratios
+from leakdet_tf.core.confusion_matrix import Counts, Ratios, divide, label_ratios
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.tasks.classify import certainty, decided
 

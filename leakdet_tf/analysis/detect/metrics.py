@@ -25,7 +25,7 @@ from leakdet_tf.analysis.detect.coco import (
 )
 from leakdet_tf.analysis.stats.intervals import bounds, drawn, places, stacked
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import Ratios, divide, label_ratios
+from leakdet_tf.core.confusion_matrix import Ratios, divide, label_ratios
 from leakdet_tf.core.errors import DataError
 
 OVERALL = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar", "ar_small", "ar_medium", "ar_large")

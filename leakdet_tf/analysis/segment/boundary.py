@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.core.confusion import Counts, Ratios
+from leakdet_tf.core.confusion_matrix import Counts, Ratios
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Labels
 from leakdet_tf.core.labels import Labelling

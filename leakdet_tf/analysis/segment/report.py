@@ -14,7 +14,7 @@ from leakdet_tf.analysis.segment.boundary import boundary_counts, boundary_ratio
 from leakdet_tf.analysis.segment.pod import Detection, collect
 from leakdet_tf.analysis.stats.intervals import bounded, bounds, drawn, method, number_or_none, stacked
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import Counts, Ratios, ratios
+from leakdet_tf.core.confusion_matrix import Counts, Ratios, ratios
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Sample

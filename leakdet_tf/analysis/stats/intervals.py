@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import Ratios
+from leakdet_tf.core.confusion_matrix import Ratios
 
 Interval = dict[str, float | None]
 

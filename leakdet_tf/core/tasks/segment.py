@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from leakdet_tf.core.confusion import Counts, confusion
+from leakdet_tf.core.confusion_matrix import Counts, confusion
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Labels, Pixels, Size, as_channels

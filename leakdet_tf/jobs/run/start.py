@@ -26,7 +26,7 @@ def new_model(experiment: Experiment) -> tuple[Any, Contract]:
     Raises:
         LeakdetError: an argument that the factory does not have, or a model that does not fit the experiment.
     """
-    from leakdet_tf.models.build import activation_of, build
+    from leakdet_tf.models.factories import activation_of, build
 
     model = build(
         experiment.model.factory,
@@ -55,7 +55,7 @@ def warm_start(model: Any, weights: str, *, log: Log) -> dict[str, Any]:
         LeakdetError: there is no such run or file, it is damaged, or nothing of it fits.
     """
     from leakdet_tf.models.runtime import load_model
-    from leakdet_tf.models.transfer import transfer
+    from leakdet_tf.models.weight_transfer import transfer
 
     path, contract = _model_of(Path(weights))
     done = transfer(load_model(path, contract), model, where=str(path))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from leakdet_tf.config.load import dump, load
+from leakdet_tf.config.loading import dump, load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.children import ask
 from leakdet_tf.core.contract import Contract

@@ -12,7 +12,7 @@ from leakdet_tf.analysis.figures import curves, save
 from leakdet_tf.analysis.segment.figures import examples, page
 from leakdet_tf.analysis.segment.report import intervals, lines, measure, report
 from leakdet_tf.config.schema import Evaluate
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.images import ImageSpec

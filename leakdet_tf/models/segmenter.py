@@ -41,6 +41,8 @@ def unet(
     the raw outputs in float32 (training computes its loss from it), the layer ``"probabilities"`` the model's output.
     Both stay float32 under a mixed-precision policy.
 
+    Sources: Ronneberger et al., arXiv 1505.04597; on ResNets, He et al., arXiv 1603.05027 and 1512.03385.
+
     Args:
         input_shape: (H, W, C). H and W are divisible by 32, or None for any such size; C is any number of channels.
         classes: channels of the output.
@@ -53,10 +55,13 @@ def unet(
         decoder_filters: filters of the five decoder stages, from the coarsest to full size.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
         input_name: name of the input, as exported files and contracts call it.
-        seed: draws the initial weights with :func:`~leakdet_tf.models.initialize.draw_weights`, the same on every
+        seed: draws the initial weights with :func:`~leakdet_tf.models.draw_weights`, the same on every
             backend. An encoder that is not registered keeps the weights that it came with, pretrained ones for
             example. With None, all draws are Keras's.
         name: name of the model.
+
+    Returns:
+        A ``keras.Model`` of one input and one output.
 
     Raises:
         ModelError: an argument is out of range, or the encoder or head does not return what it should.

@@ -29,10 +29,18 @@ class Transferred:
         return text
 
 
-def transfer(source: keras.Model, target: keras.Model, *, where: str) -> Transferred:
+def transfer(source: keras.Model, target: keras.Model, *, where: str = "the other model") -> Transferred:
     """Copy every weight of ``source`` into the one of ``target`` with the same path and shape, in place.
 
-    The path is that of :func:`~leakdet_tf.models.initialize.named_weights`; batch-norm statistics are weights too.
+    The path is that of :func:`~leakdet_tf.models.named_weights`; batch-norm statistics are weights too.
+
+    Args:
+        source: a model of the same factory, or of one with the same names of layers.
+        target: changed in place.
+        where: what an error calls the source, such as its file.
+
+    Returns:
+        How many were taken, and which were not.
 
     Raises:
         ModelError: not a single weight fits. ``target`` is unchanged then.

@@ -1,7 +1,7 @@
 """Random changes to training pictures, as a pure function of a key such as (seed, epoch, index): no global state.
 
 Geometry moves pictures and their truth alike, in one resampling; intensity changes pictures alone, each input by
-itself. Here truth is a mask; :mod:`~leakdet_tf.data.augment_boxes` moves boxes.
+itself. Here truth is a mask; :mod:`~leakdet_tf.data.augmentation_boxes` moves boxes.
 Every change has random numbers of its own, so switching one on or off leaves the others as they were.
 """
 

@@ -9,13 +9,12 @@ have two bottlenecks. Layers are named ``encoder_…``, ``decoder_…`` and ``he
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
-from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks.detect import BINS, STRIDES, anchors_of
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.yolov8_kerascv import kerascv_logits
@@ -45,7 +44,6 @@ def yolov8(
     input_name: str = "image",
     seed: int | None = None,
     name: str = "yolov8",
-    inputs: Mapping[str, ImageSpec] | None = None,
 ) -> keras.Model:
     """Model from raw pixels ``input_dtype`` (B, H, W, C) to float32 (B, A, 64 + classes) raw outputs.
 
@@ -55,6 +53,8 @@ def yolov8(
 
     Both implementations are the same network with the same names, order and initial values of its weights: one's
     ``.keras`` file is a start for the other. A saved model needs neither to be loaded.
+
+    Sources: Liu et al., arXiv 1803.01534; Ge et al., arXiv 2107.08430; Li et al., arXiv 2006.04388; KerasCV 0.9.
 
     Args:
         input_shape: (H, W, C). H and W are divisible by 32; C is any number of channels.
@@ -66,23 +66,16 @@ def yolov8(
         depths: four numbers in place of the size's. The first is also the depth of the decoder's way down.
         input_dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
         input_name: name of the input, as exported files and contracts call it.
-        seed: draws the initial weights with :func:`~leakdet_tf.models.initialize.draw_weights`, the same on every
+        seed: draws the initial weights with :func:`~leakdet_tf.models.draw_weights`, the same on every
             backend. With None, all draws are Keras's.
         name: name of the model.
-        inputs: the experiment's one input by its name; it takes the place of ``input_shape``, ``input_dtype`` and
-            ``input_name``.
+
+    Returns:
+        A ``keras.Model`` of one input and one output; A = H / 8 * W / 8 + H / 16 * W / 16 + H / 32 * W / 32 anchors.
 
     Raises:
         ModelError: an argument is out of range, or KerasCV is wanted and not installed, or not under TensorFlow.
     """
-    if inputs is not None:
-        if len(inputs) != 1:
-            raise ModelError(
-                f"{name}: takes one input, not {len(inputs)}: {', '.join(sorted(inputs))}",
-                remedy="leave one in [data.inputs]",
-            )
-        ((input_name, spec),) = inputs.items()
-        input_shape, input_dtype = spec.shape, spec.dtype
     _check(name, input_shape, classes, input_dtype)
     for word, value, known in (("size", size, SIZES), ("implementation", implementation, _IMPLEMENTATIONS)):
         if value not in known:

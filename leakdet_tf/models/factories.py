@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -28,29 +28,41 @@ def build(
 ) -> keras.Model:
     """Call a factory with the user's arguments and those that follow from the rest of the experiment.
 
-    What follows is passed to the parameters that the factory has: ``inputs`` (specs by name), or for one input
-    ``input_shape`` (h, w, C), ``input_dtype``, ``input_name``; then ``classes`` and ``seed``. ``task`` says
-    what shape the model's output must have, ``precision`` (Keras's name of a dtype policy; None: the
-    one that is set) what its layers compute in.
+    A factory says by its parameters what it takes. With ``inputs`` it is given every input's
+    :class:`~leakdet_tf.core.images.ImageSpec` by name; with ``input_shape`` (h, w, C), and if it likes ``input_dtype``
+    and ``input_name``, it is one for a single input. ``classes`` and ``seed`` are passed to those that have them. Its
+    model must declare exactly the inputs that were given, by name, dtype and shape; sizes may be None.
+
+    Args:
+        factory: a registered name or a ``"package.module:function"`` path.
+        arguments: the factory's own keyword arguments.
+        inputs: what the model takes, by name.
+        classes: how many there are, background among them where the task has one.
+        seed: for the initial weights.
+        task: says what shape the output must have, ``"segment"``, ``"classify"`` or ``"detect"``.
+        precision: Keras's name of a dtype policy, what layers compute in; None: the one that is set.
+
+    Returns:
+        The model, with integer inputs and one float32 output.
 
     Raises:
         ConfigError: an argument that the factory does not have, or one that the experiment sets elsewhere.
-        ModelError: the factory refuses, or its model does not fit the experiment.
+        ModelError: the factory refuses, does not take these inputs, or its model does not fit the experiment.
     """
     function = resolve("model", factory)
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:  # callables of compiled code have no signature to read
         raise ModelError(f"model '{factory}': {error}", remedy="name a Python function") from error
-    derived = _derived(inputs, classes, seed)
+    derived = _inputs_for(factory, parameters, inputs) | {"classes": classes, "seed": seed}
     for key in arguments:
-        if key in derived:
+        if key in _SET_BY:
             raise ConfigError(
                 f"model.{key}: follows from the rest of the experiment",
                 remedy=f"remove it from [model] ({_SET_BY[key]})",
             )
         if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            own = [name for name in parameters if name not in derived]
+            own = [name for name in parameters if name not in _SET_BY]
             raise ConfigError(f"model.{key}: '{factory}' has no such argument", remedy=did_you_mean(key, own))
     passed = {key: value for key, value in derived.items() if key in parameters}
     keras.utils.set_random_seed(seed)  # for what the factory leaves to Keras
@@ -76,12 +88,39 @@ _SET_BY = {
 }
 
 
-def _derived(inputs: Mapping[str, ImageSpec], classes: int, seed: int) -> dict[str, Any]:
-    derived: dict[str, Any] = {"inputs": dict(inputs), "classes": classes, "seed": seed}
+def _inputs_for(factory: str, parameters: Collection[str], inputs: Mapping[str, ImageSpec]) -> dict[str, Any]:
+    """The inputs as the factory declares that it takes them: by name, or a single one."""
+    single = [key for key in ("input_shape", "input_dtype", "input_name") if key in parameters]
+    if "inputs" in parameters:
+        if single:
+            raise ModelError(
+                f"model '{factory}': has the parameters 'inputs' and '{single[0]}', which say different things",
+                remedy="keep 'inputs' to take inputs by name, or the others to take one",
+            )
+        return {"inputs": _Given(factory, inputs)}
     if len(inputs) == 1:
         ((name, spec),) = inputs.items()
-        derived |= {"input_shape": spec.shape, "input_dtype": spec.dtype, "input_name": name}
-    return derived
+        return {"input_shape": spec.shape, "input_dtype": spec.dtype, "input_name": name}
+    if single:
+        raise ModelError(
+            f"model '{factory}': takes one input; the experiment gives {_listed(_specs(inputs))}",
+            remedy="leave one in [data.inputs], or choose a factory with the parameter 'inputs'",
+        )
+    return {}
+
+
+class _Given(dict[str, ImageSpec]):
+    """The experiment's inputs by name. To ask for one that is not there is to refuse them."""
+
+    def __init__(self, factory: str, inputs: Mapping[str, ImageSpec]) -> None:
+        super().__init__(inputs)
+        self._factory = factory
+
+    def __missing__(self, name: str) -> ImageSpec:
+        raise ModelError(
+            f"model '{self._factory}': takes an input '{name}'; the experiment gives {_listed(_specs(self))}",
+            remedy=f"add it as [data.inputs.{name}], or choose another model.factory",
+        )
 
 
 def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: int, task: str) -> None:
@@ -99,11 +138,11 @@ def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: i
             f"model '{factory}': has {len(model.outputs)} outputs, expected one", remedy="mend the factory"
         )
     taken = {tensor.name: (str(tensor.dtype), tuple(tensor.shape[1:])) for tensor in model.inputs}
-    given = {name: (spec.dtype, spec.shape) for name, spec in inputs.items()}
+    given = _specs(inputs)
     if sorted(taken) != sorted(given) or not all(_takes(taken[name], given[name]) for name in given):
         raise ModelError(
             f"model '{factory}': takes {_listed(taken)}; the experiment gives {_listed(given)}",
-            remedy="declare keras.Input(shape, dtype=input_dtype, name=input_name) for each",
+            remedy="change [data.inputs], or let the factory declare each keras.Input as it is given",
         )
     size = next(iter(inputs.values())).size
     found = tuple(model.outputs[0].shape[1:])
@@ -121,6 +160,10 @@ def _takes(declared: tuple[str, tuple[int | None, ...]], given: tuple[str, tuple
     (kind, shape), (other, sizes) = declared, given
     same = len(shape) == len(sizes) and all(want in (None, have) for want, have in zip(shape, sizes, strict=True))
     return kind == other and same
+
+
+def _specs(inputs: Mapping[str, ImageSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (spec.dtype, spec.shape) for name, spec in inputs.items()}
 
 
 def _listed(inputs: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:

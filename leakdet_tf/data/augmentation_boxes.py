@@ -14,7 +14,7 @@ import numpy.typing as npt
 from leakdet_tf.config.data import Augment
 from leakdet_tf.core.boxes import areas, clip
 from leakdet_tf.core.images import Pixels, Size
-from leakdet_tf.data.augment import Matrix, Move, at, change, drawn, only
+from leakdet_tf.data.augmentation import Matrix, Move, at, change, drawn, only
 
 Boxes = npt.NDArray[np.float32]
 LEAST_SHARE = 0.1
@@ -48,7 +48,7 @@ def augment_boxes(
 def augment_boxes_alone(
     inputs: Mapping[str, Pixels], boxes: Boxes, settings: Augment, name: str, *, size: Size, point: float
 ) -> tuple[dict[str, Pixels], Boxes]:
-    """One change alone, as :func:`~leakdet_tf.data.augment.augment_alone`."""
+    """One change alone, as :func:`~leakdet_tf.data.augmentation.augment_alone`."""
     changed, move = change(inputs, size, only(settings, name), (0,), at(point), grey=True)
     return changed, moved_boxes(boxes, move, size)
 

@@ -36,6 +36,8 @@ _NUMBERED = re.compile(r"(?:conv_(?:dw|pw|pad)|block|expanded_conv)_(\d+)(?:_|$)
 def mobilenet(x: keras.KerasTensor, *, alpha: float = 1.0, name: str = "encoder") -> list[keras.KerasTensor]:
     """Features of MobileNet (V1).
 
+    Source: Howard et al., arXiv 1704.04861.
+
     Args:
         x: float32 (B, H, W, C) image tensor on the scale 0..255; H and W divisible by 32, any C.
         alpha: factor on the number of filters of every layer.
@@ -54,18 +56,24 @@ def mobilenet(x: keras.KerasTensor, *, alpha: float = 1.0, name: str = "encoder"
 def mobilenet_v2(x: keras.KerasTensor, *, alpha: float = 1.0, name: str = "encoder") -> list[keras.KerasTensor]:
     """Features of MobileNetV2, widened ones inside the blocks that halve; as :func:`mobilenet`.
 
-    With alpha 1, C = 96, 144, 192, 576, 1280; the last does not shrink with alpha.
+    With alpha 1, C = 96, 144, 192, 576, 1280; the last does not shrink with alpha. Source: arXiv 1801.04381.
     """
     return _encode("MobileNetV2", x, alpha, name)
 
 
 def mobilenet_v3_small(x: keras.KerasTensor, *, alpha: float = 1.0, name: str = "encoder") -> list[keras.KerasTensor]:
-    """Features of MobileNetV3-Small; as :func:`mobilenet`, with C = 16, 72, 96, 288, 576 for alpha 1."""
+    """Features of MobileNetV3-Small; as :func:`mobilenet`, with C = 16, 72, 96, 288, 576 for alpha 1.
+
+    Source: Howard et al., arXiv 1905.02244.
+    """
     return _encode("MobileNetV3Small", x, alpha, name)
 
 
 def mobilenet_v3_large(x: keras.KerasTensor, *, alpha: float = 1.0, name: str = "encoder") -> list[keras.KerasTensor]:
-    """Features of MobileNetV3-Large; as :func:`mobilenet`, with C = 64, 72, 240, 672, 960 for alpha 1."""
+    """Features of MobileNetV3-Large; as :func:`mobilenet`, with C = 64, 72, 240, 672, 960 for alpha 1.
+
+    Source: Howard et al., arXiv 1905.02244.
+    """
     return _encode("MobileNetV3Large", x, alpha, name)
 
 

@@ -25,10 +25,10 @@ from leakdet_tf.core.tasks import classify, detect, segment
 from leakdet_tf.core.tasks.protocol import Task
 from leakdet_tf.data.box_truth import Aside, Boxes, BoxTable, boxes_of, set_aside
 from leakdet_tf.data.cache import Cache, amounts_of
+from leakdet_tf.data.findings import KINDS, Finding, Level, Parts, doubts, said
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import MaskTable, TruthTable, WordTable, labelling_of, row_of, truth_tables, written_of
 from leakdet_tf.data.similar import Thumbnails, thumbnail
-from leakdet_tf.data.survey import KINDS, Finding, Level, Parts, doubts, said
 
 IMBALANCE = 10
 """How many times more pictures of one class than of another are told."""
@@ -367,7 +367,7 @@ def unseen(
 def cheap(
     parts: Mapping[str, Sequence[Item]], caches: Mapping[str, Cache], data: Data, classes: Sequence[str], task: Task
 ) -> list[Finding]:
-    """What can be told from splits that are in memory anyway: duplicates and :func:`~leakdet_tf.data.survey.doubts`;
+    """What can be told from splits that are in memory anyway: duplicates and :func:`~leakdet_tf.data.findings.doubts`;
     at their size, unseen classes and no truth.
 
     Only pictures that are equal at the model's size are decoded once more, to see whether they are equal at their own.
