@@ -12,7 +12,7 @@ import numpy as np
 
 from leakdet_tf.analysis.stats.intervals import bounded, cell
 from leakdet_tf.analysis.tables import text_table
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import whole_file
