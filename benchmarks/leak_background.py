@@ -64,7 +64,7 @@ def main() -> int:
                 "export.formats=[]",
                 "evaluate.calibrate=false",
             ]
-            done = fit(str(EXPERIMENT), settings, echo=lambda line: None)
+            done = fit(str(EXPERIMENT), settings, log=lambda line: None)
             bounds[name] = _told(name, done.folder)
             answers = load_scores(done.folder / "scores.npz")
     chance = float(answers.truth.mean(axis=0).max())

@@ -23,13 +23,26 @@ from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
 from leakdet_tf.export.parity import Recalled
 from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.notebook import shown
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.resume import locked
-from leakdet_tf.jobs.run.runs import MODEL, Log, Opened, open_model
+from leakdet_tf.jobs.run.runs import MODEL, Log, Opened, open_model, say
 from leakdet_tf.jobs.tasks import jobs_task
 
 
-def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
+class Bundles(list[Exported]):
+    """The bundles that were made. A notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (one.name, f"{one.model_bytes / 1e6:.2f}", f"{one.p50_ms:.1f}", f"{one.metric.value:.4f}", one.folder)
+            for one in self
+        ]
+        figure = self[0].metric.name if self else "figure"
+        return shown("bundles", ("format", "MB", "p50 ms", figure, "folder"), rows)
+
+
+def export(run: str | Path, *, overrides: Sequence[str] = (), log: Log = say, **tables: Any) -> Bundles:
     """Export a run in every format of its ``[export]`` table, held against its Keras model on validation pictures.
 
     Nobody else may be at work in the run. What a killed export left there is put right.
@@ -42,7 +55,7 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
         raise LeakdetError(f"{run}: is a bundle already", remedy="give the run's folder")
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end; an unfinished model is not exported")
-    settings = load(opened.experiment, overrides)
+    settings = load(opened.experiment, overrides, tables)
     with locked(opened.folder):
         tidy(opened.folder / "export")
         return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log), facts={}, log=log)
@@ -50,7 +63,7 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
 
 def write_bundles(
     opened: Opened, settings: Experiment, parts: Mapping[str, Sequence[Item]], *, facts: dict[str, Any], log: Log
-) -> list[Exported]:
+) -> Bundles:
     """Make a bundle of each format asked for, in ``<run>/export/<format>``, and print one table of them.
 
     Pictures to calibrate on come from ``parts["train"]`` alone, those to compare and measure on from ``parts["val"]``.
@@ -63,12 +76,12 @@ def write_bundles(
     wanted = settings.export.formats
     require(wanted)
     if not wanted:
-        return []
+        return Bundles()
     if settings.export.key:
         trust.private_key(settings.export.key)  # a key that cannot sign is told before the work
     items = drawn_from(parts["val"], settings.export.pictures, settings.seed)
     predictor = opened.predictor
-    made: list[Exported] = []
+    made = Bundles()
     refused: dict[str, LeakdetError] = {}
     with tempfile.TemporaryDirectory() as scratch:
         calibration = None

@@ -22,20 +22,36 @@ from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.protocol import Task
-from leakdet_tf.jobs.run.runs import Log, open_model
+from leakdet_tf.jobs.run.notebook import shown
+from leakdet_tf.jobs.run.runs import Log, open_model, say
+
+_SHOWN = 8  # lines and overlays in a notebook
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many pictures were answered, how many could not be read, and where the answers are."""
+    """How many pictures were answered, how many could not be read, and where the answers are. A notebook shows some."""
 
     answered: int
     refused: int
     table: Path
 
+    def _repr_html_(self) -> str:
+        with self.table.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        overlays = [Path(row[head.index("overlay")]) for row in rows[:_SHOWN]]
+        title = f"{self.table}: {self.answered} answered, {self.refused} refused"
+        return shown(title, head, rows[:_SHOWN], overlays)
+
 
 def predict(
-    model: str, sources: Sequence[str], *, out: str, threads: int | None, trusted: str | None = None, log: Log
+    model: str | Path,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "predictions",
+    threads: int | None = None,
+    trusted: str | None = None,
+    log: Log = say,
 ) -> Predicted:
     """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
     ``boxes.csv`` with a line for each box.
@@ -51,7 +67,8 @@ def predict(
     Raises:
         DataError: nothing matches a source, or the answers cannot be written.
     """
-    pictures = find_pictures(sources)
+    given = [sources] if isinstance(sources, str | Path) else sources
+    pictures = find_pictures([str(one) for one in given])
     opened = open_model(model, threads=threads, trusted=trusted)
     if opened.note:
         log(opened.note)

@@ -84,7 +84,7 @@ def experiment(outside: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def share_run(experiment: Path) -> Path:
     """The folder of its run."""
-    return fit(str(experiment), [f"runs={experiment.parent / 'runs'}"], echo=lambda line: None).folder
+    return fit(str(experiment), [f"runs={experiment.parent / 'runs'}"], log=lambda line: None).folder
 
 
 def test_it_trains_and_reports(share_run: Path) -> None:
@@ -148,7 +148,7 @@ def test_without_its_package_it_is_refused_by_name(share_run: Path, experiment: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [path for path in sys.path if path != str(OUTSIDE)])
         assert task_path("share") is None
-        with pytest.raises(ContractError, match=r"unknown task 'share'.*install its package"):
+        with pytest.raises(ContractError, match=r"unknown task 'share'.*install the task.s package"):
             Contract.load(share_run / "contract.json")
         with pytest.raises(ConfigError, match=r"task.kind: there is no such task; write one of segment, classify"):
             load(experiment)

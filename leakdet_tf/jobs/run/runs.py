@@ -62,6 +62,11 @@ class Opened:
     note: str = ""
 
 
+def say(line: str) -> None:
+    """Tell the user a line, where nobody else takes it."""
+    sys.stdout.write(f"{line}\n")
+
+
 def create_run(runs: str, name: str) -> Path:
     """Make and return ``<runs>/<name>/<date-time>``, whole or not at all; a folder that exists is never used again.
 
