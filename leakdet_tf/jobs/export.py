@@ -12,7 +12,7 @@ import numpy as np
 
 from leakdet_tf.analysis.stats.intervals import bounded, cell
 from leakdet_tf.analysis.tables import text_table
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
@@ -74,7 +74,9 @@ def write_bundles(
     with tempfile.TemporaryDirectory() as scratch:
         calibration = None
         if parts["train"] and any(FORMATS[name].calibrated for name in wanted):
-            calibration = calibration_of(predictor.contract, settings, parts["train"], Path(scratch) / "calibration.npz")
+            calibration = calibration_of(
+                predictor.contract, settings, parts["train"], Path(scratch) / "calibration.npz"
+            )
         evidence = Evidence(
             Predictor.over(Recalled(predictor.backend, Path(scratch)), predictor.contract),
             Frames(settings, items),

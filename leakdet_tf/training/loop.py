@@ -17,7 +17,6 @@ from leakdet_tf.core.labels import Labelling
 from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
-from leakdet_tf.training.detection_losses import BoxObjective
 from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.measure import Measure, Score, Scored

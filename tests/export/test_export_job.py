@@ -73,7 +73,9 @@ def test_calibration_pictures_are_training_ones_and_black_and_white(own: Path) -
     assert pictures.dtype == np.uint8
     assert (pictures[-2] == 0).all()
     assert (pictures[-1] == 255).all()
-    prepared = [opened.predictor.prepare(sample.images)[0]["image"].tobytes() for sample in samples(settings, items)]
+    prepared = [
+        opened.predictor.contract.prepare(sample.images)[0]["image"].tobytes() for sample in samples(settings, items)
+    ]
     places = [prepared.index(one.tobytes()) for one in pictures[:5]]
     assert len(set(places)) == 5
     assert made.to_dict() == {

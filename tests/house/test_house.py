@@ -19,7 +19,10 @@ from click.testing import CliRunner
 from leakdet_tf.cli import COMMANDS, cli
 from leakdet_tf.config.data import Synth
 from leakdet_tf.config.loading import known_keys, load
-from leakdet_tf.core.registry import REGISTRY, resolve
+from leakdet_tf.core.registry import REGISTRY, TASKS, resolve, task_module
+from leakdet_tf.core.tasks.protocol import Task
+from leakdet_tf.jobs.tasks.protocol import JobsTask
+from leakdet_tf.training.tasks.protocol import TrainingTask
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(p for folder in ("leakdet_tf", "tests", "benchmarks", "tflite") for p in (ROOT / folder).rglob("*.py"))
@@ -110,6 +113,54 @@ def test_a_circle_is_found_in_whatever_way_it_is_imported() -> None:
         "p.e": "from p.d import z",
     }
     assert circles(texts) == {("p.a", "p.b", "p.c")}
+
+
+def named_tasks(tree: ast.AST) -> list[int]:
+    """Lines on which something is compared with a task's name, or chosen by it from a table."""
+    found = []
+    for node in ast.walk(tree):
+        parts: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            parts = [inner for part in (node.left, *node.comparators) for inner in ast.walk(part)]
+        elif isinstance(node, ast.Dict):
+            parts = [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        if any(isinstance(part, ast.Constant) and part.value in TASKS for part in parts):
+            found.append(node.lineno)
+    return found
+
+
+def test_only_a_task_s_own_modules_know_its_name() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "leakdet_tf").rglob("*.py"))
+        for line in named_tasks(ast.parse(path.read_text(encoding="utf-8")))
+        if path.stem not in TASKS or path.parent.name != "tasks"
+    }
+    registry = "leakdet_tf/core/registry.py"
+    assert not {place for place in found if not place.startswith(registry)}
+    assert len([place for place in found if place.startswith(registry)]) == 1  # the table that names them
+
+
+@pytest.mark.parametrize("text", ['a == "detect"', 'x in ("classify", "b")', '{"segment": 1}[kind]', '"detect" != a'])
+def test_a_comparison_with_a_task_s_name_is_seen(text: str) -> None:
+    assert named_tasks(ast.parse(text)) == [1]
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("floor", "protocol"), [("core", Task), ("training", TrainingTask), ("jobs", JobsTask)])
+def test_every_task_stands_on_every_floor(name: str, floor: str, protocol: type) -> None:
+    assert task_module(name, floor, protocol).__name__ == f"leakdet_tf.{floor}.tasks.{name}"
+    folder = ROOT / "leakdet_tf" / floor / "tasks"
+    assert (folder / f"{name}.py").is_file()
+    assert f"_{name}: {protocol.__name__} = {name}\n" in (folder / "__init__.py").read_text(encoding="utf-8")
+
+
+def test_a_file_in_jobs_is_a_command_of_its_name() -> None:
+    files = {path.stem for path in (ROOT / "leakdet_tf" / "jobs").glob("*.py")} - {"__init__"}
+    assert files <= {path.stem for path in (ROOT / "leakdet_tf" / "cli").glob("*.py")}
+    assert {name.replace(" ", "_").replace("-", "_") for name in commands()} >= files
 
 
 def test_the_papers_heads_differ_in_their_activation_alone() -> None:

@@ -20,11 +20,10 @@ from leakdet_tf.analysis.segment.report import Measured, lines, report
 from leakdet_tf.analysis.segment.report import measure as measured_on
 from leakdet_tf.analysis.stats.inflation import Weights
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import Mask, Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
@@ -116,13 +115,6 @@ def draw_examples(
     """Rows of picture, truth, prediction and errors."""
     labelling = labelling_of(settings.data, settings.task.classes)
     return examples(shown, predictions, contract, title, labelling)
-
-
-def noise_targets(
-    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
-) -> npt.NDArray[np.uint8]:
-    """Masks of ``labels`` values, uint8 (N, h, w)."""
-    return random.integers(0, labels, (count, *size), np.uint8)
 
 
 def _load(folder: Path, found: Mapping[str, Any]) -> PerPicture:
