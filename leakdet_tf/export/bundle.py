@@ -19,12 +19,13 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import sha256_bytes, sha256_file, sync_folder, write_bytes, write_json, write_text
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import signing
 from leakdet_tf.edge.backends import open_backend
 from leakdet_tf.edge.benchmark import answer
-from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, SUMS, golden_bytes, open_bundle
-from leakdet_tf.edge.calibration import CALIBRATION
+from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, golden_bytes, open_bundle
+from leakdet_tf.edge.calibration_set import CALIBRATION
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.export import onnx, tensorrt, tflite
 from leakdet_tf.export.child import Layer
 from leakdet_tf.export.parity import Parity, compare, unit_of
@@ -258,7 +259,7 @@ def make_bundle(
         names = sorted(path.name for path in work.iterdir())
         write_text(work / SUMS, "".join(f"{sha256_file(work / name)}  {name}\n" for name in names))
         if settings.key:
-            trust.sign(work, settings.key)
+            signing.sign(work, settings.key)
         sealed = open_bundle(work)
         # an engine can only be built on its device: here its graph answers by onnxruntime
         Predictor(replace(sealed, card=card | {"kind": "onnx_float32"}) if kind.on_device else sealed)

@@ -88,7 +88,7 @@ def convert(
 def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
     import onnx
 
-    from leakdet_tf.export import calibration, onnx_int8
+    from leakdet_tf.export import calibration_set, onnx_int8
 
     with tempfile.TemporaryDirectory() as scratch:
         memory = Path(options.get("memory") or scratch)
@@ -100,7 +100,7 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
         layers: list[Layer] = []
         if options["form"] == INT8:
             write_bytes(memory / _FLOAT, proto.SerializeToString())
-            frames = calibration.read(Path(options["calibration"]), contract)
+            frames = calibration_set.read(Path(options["calibration"]), contract)
             what = (proto, contract, frames, options["keep"])
             proto = onnx_int8.quantized(*what, ranges=memory / _RANGES)
             if options.get("rank"):

@@ -91,7 +91,7 @@ def compare(
     seen = []
     contract, near = exported.contract, None if exact else (LIMITS["int8"].iou, LIMITS["int8"].px)
     for images in frames:
-        inputs, geometry = reference.prepare(images)
+        inputs, geometry = reference.contract.prepare(images)
         ours, theirs = (next(iter(p.backend.run(inputs).values())) for p in (reference, exported))
         seen.append(task_of(contract).changes(ours, theirs, reference.contract, contract, geometry, near=near))
     return Parity(

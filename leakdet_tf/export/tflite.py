@@ -76,13 +76,13 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
-    from leakdet_tf.export import calibration, tflite_int8
+    from leakdet_tf.export import calibration_set, tflite_int8
 
     form: str = options["form"]
     memory = Path(options["memory"]) if options.get("memory") else None
     layers: list[Layer] = []
     if form == "tflite_int8":
-        frames = calibration.read(Path(options["calibration"]), contract)
+        frames = calibration_set.read(Path(options["calibration"]), contract)
     before = tflite_int8.Calibrated.load(memory) if memory else None
     if before is not None:
         write_bytes(out, before.quantized(options["keep"]))

@@ -126,7 +126,7 @@ def calibrated(converter: Any, model: Any, contract: Contract, frames: dict[str,
         converter: a ``TFLiteConverter`` of ``model`` without options.
         model: the Keras model, whose layers give theirs their names.
         contract: of the model.
-        frames: calibration pictures; see :func:`leakdet_tf.export.calibration.read`.
+        frames: calibration pictures; see :func:`leakdet_tf.export.calibration_set.read`.
 
     Raises:
         ExportError: the graph has branches or loops.

@@ -30,8 +30,8 @@ from leakdet_tf.core.tasks.segment import viewable
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mask_files import MaskFinder
 from leakdet_tf.data.readers import read, truth_tables
-from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.jobs.predict import find_pictures, out_names
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
@@ -231,7 +231,7 @@ class _Work:
         image = case.images[self.contract.primary]
         predicted = self.predictor.predict(case.images)
         reading = self.task.read(predicted, case.truth, self.contract, self.index, self.truly)
-        inputs, geometry = self.predictor.prepare(case.images)
+        inputs, geometry = self.contract.prepare(case.images)
         heat: Heat = np.zeros(image.shape[:2], np.float32)
         if reading.index is not None:
             batch = {name: pixels[None] for name, pixels in inputs.items()}

@@ -14,11 +14,12 @@ from leakdet_tf.analysis.stats.intervals import bounded, cell
 from leakdet_tf.analysis.tables import text_table
 from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.data.items import Item
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import keys
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.export.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
 from leakdet_tf.export.parity import Recalled
@@ -78,7 +79,7 @@ def write_bundles(
     if not wanted:
         return Bundles()
     if settings.export.key:
-        trust.private_key(settings.export.key)  # a key that cannot sign is told before the work
+        keys.private_key(settings.export.key)  # a key that cannot sign is told before the work
     items = drawn_from(parts["val"], settings.export.pictures, settings.seed)
     predictor = opened.predictor
     made = Bundles()
@@ -86,7 +87,9 @@ def write_bundles(
     with tempfile.TemporaryDirectory() as scratch:
         calibration = None
         if parts["train"] and any(FORMATS[name].calibrated for name in wanted):
-            calibration = calibration_of(predictor, settings, parts["train"], Path(scratch) / "calibration.npz")
+            calibration = calibration_of(
+                predictor.contract, settings, parts["train"], Path(scratch) / "calibration.npz"
+            )
         evidence = Evidence(
             Predictor.over(Recalled(predictor.backend, Path(scratch)), predictor.contract),
             Frames(settings, items),
@@ -155,7 +158,7 @@ def metric_of(predictor: Predictor, settings: Experiment, items: Sequence[Item])
     return Metric(task.METRIC, value, found["low"], found["high"])
 
 
-def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[Item], path: Path) -> Calibration:
+def calibration_of(contract: Contract, settings: Experiment, items: Sequence[Item], path: Path) -> Calibration:
     """Write ``export.calibration`` training pictures, drawn by the experiment's seed, as the model takes them.
 
     A black and a white picture are added: ranges chosen on dark pictures alone would clip bright ones. An input of 16
@@ -163,18 +166,18 @@ def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[I
     stretched to hold it: it has its first picture there again.
 
     Args:
-        predictor: for its contract's inputs.
+        contract: the model's.
         settings: the experiment.
         items: the training split, and nothing else.
         path: the ``.npz`` to write: one array (N, h, w, C) by input name.
     """
     drawn = drawn_from(items, settings.export.calibration, settings.seed)
-    parts: dict[str, list[Pixels]] = {name: [] for name in predictor.contract.inputs}
+    parts: dict[str, list[Pixels]] = {name: [] for name in contract.inputs}
     for sample in samples(settings, drawn):
-        for name, pixels in predictor.prepare(sample.images)[0].items():
+        for name, pixels in contract.prepare(sample.images)[0].items():
             parts[name].append(pixels)
-    frames = {name: 2 if spec.dtype == "uint8" else 0 for name, spec in predictor.contract.inputs.items()}
-    for name, spec in predictor.contract.inputs.items():
+    frames = {name: 2 if spec.dtype == "uint8" else 0 for name, spec in contract.inputs.items()}
+    for name, spec in contract.inputs.items():
         if frames[name]:
             parts[name] += [np.full(spec.shape, value, np.uint8) for value in (0, 255)]
         elif any(frames.values()):

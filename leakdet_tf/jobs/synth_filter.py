@@ -202,7 +202,7 @@ def judge(root: Path, listed: Listed, predictor: Predictor, words: Words) -> Ite
                 yield Judged(*about, fault=f"has {len(wanted)} labels, the model answers one")
                 continue
             try:
-                inputs, geometry = predictor.prepare(predictor.load(path))
+                inputs, geometry = contract.prepare(predictor.load(path))
             except (ImageError, ContractError) as error:
                 yield Judged(*about, fault=f"unreadable: {str(error.args[0]).removeprefix(f'{path}: ')}")
                 continue

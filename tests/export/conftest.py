@@ -38,7 +38,7 @@ class Tiny:
         """Its frames, and for 8-bit inputs black and white, as the model takes them."""
         path = self.file.with_name("calibration.npz")
         if not path.is_file():
-            parts = [self.reference.prepare(images)[0] for images in self.frames]
+            parts = [self.contract.prepare(images)[0] for images in self.frames]
             for value in (0, 255):
                 parts.append({n: np.full_like(a, value) if a.dtype == np.uint8 else a for n, a in parts[0].items()})
             np.savez(path, **{name: np.stack([part[name] for part in parts]) for name in parts[0]})

@@ -22,7 +22,7 @@ from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor
 from leakdet_tf.export import onnx
 from leakdet_tf.export.bundle import Metric
-from leakdet_tf.export.calibration import read
+from leakdet_tf.export.calibration_set import read
 from leakdet_tf.jobs.export import calibration_of, drawn_from, export, metric_of
 from leakdet_tf.jobs.predict import predict
 from leakdet_tf.jobs.run.data import samples
@@ -67,20 +67,22 @@ def test_calibration_pictures_are_training_ones_and_black_and_white(own: Path) -
     opened = open_model(own)
     settings = load(own / "experiment.toml", ["export.calibration=5"])
     items = find_splits(settings.data)["train"]
-    made = calibration_of(opened.predictor, settings, items, own / "calibration.npz")
+    made = calibration_of(opened.predictor.contract, settings, items, own / "calibration.npz")
     (pictures,) = np.load(made.path).values()
     assert pictures.shape == (7, 64, 64, 3)
     assert pictures.dtype == np.uint8
     assert (pictures[-2] == 0).all()
     assert (pictures[-1] == 255).all()
-    prepared = [opened.predictor.prepare(sample.images)[0]["image"].tobytes() for sample in samples(settings, items)]
+    prepared = [
+        opened.predictor.contract.prepare(sample.images)[0]["image"].tobytes() for sample in samples(settings, items)
+    ]
     places = [prepared.index(one.tobytes()) for one in pictures[:5]]
     assert len(set(places)) == 5
     assert made.to_dict() == {
         "split": "train", "pictures": 5, "black_and_white": {"image": 2},
         "sha256": hashlib.sha256(made.path.read_bytes()).hexdigest(),
     }  # fmt: skip
-    again = calibration_of(opened.predictor, settings, items, own / "again.npz")
+    again = calibration_of(opened.predictor.contract, settings, items, own / "again.npz")
     np.testing.assert_array_equal(next(iter(np.load(again.path).values())), pictures)
 
 
@@ -94,7 +96,7 @@ def test_16_bit_pictures_are_never_flat_and_the_file_is_what_is_used(
     frames = [{name: images[name] for name in names} for images in made_for.frames]
     monkeypatch.setattr("leakdet_tf.jobs.export.samples", lambda _, drawn: [SimpleNamespace(images=f) for f in frames])
     items: Any = [1, 2, 3]
-    made = calibration_of(predictor, load(own / "experiment.toml"), items, tmp_path / "x.npz")
+    made = calibration_of(predictor.contract, load(own / "experiment.toml"), items, tmp_path / "x.npz")
     both = "image" in names
     assert made.to_dict()["black_and_white"] == ({"image": 2, "thermal": 0} if both else {"thermal": 0})
     used = read(made.path, predictor.contract)

@@ -40,7 +40,7 @@ def test_a_later_try_begins_from_the_first_and_makes_the_same_file(
 
     def answers(name: str) -> np.ndarray:
         backend = open_backend(f"model.{form.partition('_')[0]}", (tmp_path / name).read_bytes(), own.contract)
-        return np.stack([next(iter(backend.run(own.reference.prepare(one)[0]).values())) for one in own.frames])
+        return np.stack([next(iter(backend.run(own.contract.prepare(one)[0]).values())) for one in own.frames])
 
     np.testing.assert_array_equal(answers("later"), answers("plain"))
     assert (answers("plain") != answers("first")).any()

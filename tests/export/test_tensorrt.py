@@ -19,7 +19,8 @@ from leakdet_tf.core.errors import ExportError
 from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.backends import cuda
 from leakdet_tf.edge.backends.onnx import OnnxBackend
-from leakdet_tf.edge.tensorrt import Settings, build
+from leakdet_tf.edge.tensorrt import Settings
+from leakdet_tf.edge.tensorrt_build import build
 from leakdet_tf.export import tensorrt
 from leakdet_tf.export.bundle import make_bundle
 from leakdet_tf.export.onnx_graph import widened

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -58,6 +59,60 @@ def test_the_import_rules_hold() -> None:
         [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """All that a file imports when it runs, in functions too: a module, and the name taken from it or ""."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from imports(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def circles(texts: dict[str, str]) -> set[tuple[str, ...]]:
+    """The modules that import each other, in any number of steps, of files' ``texts`` by module."""
+    reached: dict[str, set[str]] = {}
+    for module, text in texts.items():
+        taken = [f"{name}.{part}" if f"{name}.{part}" in texts else name for name, part in imports(ast.parse(text))]
+        reached[module] = {name for name in taken if name in texts}
+    for middle in texts:
+        for found in reached.values():
+            if middle in found:
+                found |= reached[middle]
+    return {
+        tuple(sorted(other for other in found if module in reached[other]))
+        for module, found in reached.items()
+        if module in found
+    }
+
+
+def test_no_two_modules_import_each_other() -> None:
+    paths = {
+        path: path.relative_to(ROOT).with_suffix("") for path in SOURCES if path.is_relative_to(ROOT / "leakdet_tf")
+    }
+    texts = {
+        ".".join(short.parts).removesuffix(".__init__"): path.read_text(encoding="utf-8")
+        for path, short in paths.items()
+    }
+    found = circles(texts)
+    assert not found, "these import each other: " + "; ".join(" ".join(circle) for circle in sorted(found))
+
+
+def test_a_circle_is_found_in_whatever_way_it_is_imported() -> None:
+    texts = {
+        "p": "from p.a import x",
+        "p.a": "from __future__ import annotations\nfrom p import b\nx = 1",
+        "p.b": "def act():\n    import p.c",
+        "p.c": "if x:\n    pass\nelse:\n    from p.a import x",
+        "p.d": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.e import y\nelse:\n    import p.a",
+        "p.e": "from p.d import z",
+    }
+    assert circles(texts) == {("p.a", "p.b", "p.c")}
 
 
 def named_tasks(tree: ast.AST) -> list[int]:

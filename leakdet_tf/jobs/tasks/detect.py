@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 
@@ -62,7 +62,7 @@ def answer(
     asking = Predictor.over(predictor.backend, asked or measuring(predictor.contract))
     truths, found = [], []
     for sample in track(samples(settings, items), f"answering {kind}".strip(), len(items)):
-        found.append(asking.predict(sample.images))
+        found.append(cast(Boxes, asking.predict(sample.images)))
         truths.append(replace(sample, images={name: image[:1, :1] for name, image in sample.images.items()}))
     return answers_of(truths, found, sources=tuple(item.source for item in items), groups=groups_of(settings, items))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,7 @@ def write_report(
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
         tables = truth_tables(settings.data, settings.task.classes)
         shown = [read(item, tables[item.source]).sample for item in chosen]
-        predictions = [predictor.predict(sample.images) for sample in shown]
+        predictions = [cast(Mask, predictor.predict(sample.images)) for sample in shown]
         files.append(folder / "worst.png")
         title = f"worst of {len(items)} pictures, {about['data']} ({about['split']})"
         save(examples(shown, predictions, predictor.contract, title, labelling), files[-1])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ExportError
-from leakdet_tf.edge.calibration import parsed
+from leakdet_tf.edge.calibration_set import parse_pictures
 
 
 def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
@@ -21,7 +21,7 @@ def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
             lowest and the highest value, so that brighter ones would clip on the device.
     """
     try:
-        frames = parsed(path.read_bytes(), contract, where=str(path))
+        frames = parse_pictures(path.read_bytes(), contract, where=str(path))
     except OSError as error:
         raise ExportError(f"{path}: calibration pictures cannot be read ({error})", remedy="make them anew") from error
     except BundleError as error:

@@ -45,13 +45,13 @@ def read_pictures(path: Path, digest: str, contract: Contract) -> Pictures:
         raise BundleError(f"{path}: cannot be read ({error.strerror})", remedy="copy the bundle again") from error
     if sha256_bytes(data) != digest:
         raise BundleError(f"{path}: its SHA-256 is not the one listed: changed or damaged", remedy="copy it again")
-    pictures = Pictures(parsed(data, contract, where=str(path)))
+    pictures = Pictures(parse_pictures(data, contract, where=str(path)))
     if not pictures.number:
         raise BundleError(f"{path}: holds no picture", remedy=_REMEDY)
     return pictures
 
 
-def parsed(data: bytes, contract: Contract, *, where: str) -> dict[str, Pixels]:
+def parse_pictures(data: bytes, contract: Contract, *, where: str) -> dict[str, Pixels]:
     """Pictures (N, h, w, C) by input name from the bytes of an ``.npz``, N the same for all and perhaps 0.
 
     Raises:
