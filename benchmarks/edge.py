@@ -30,7 +30,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge.backends import open_backend
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.formats.bundle import FORMATS
 
 RATIO = 1.05
 OUTSIDE = {"segment": 0.15, "classify": 0.15, "detect": 0.25}

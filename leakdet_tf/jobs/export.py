@@ -21,8 +21,8 @@ from leakdet_tf.core.images import Pixels
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge import keys
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
-from leakdet_tf.export.parity import Recalled
+from leakdet_tf.formats.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
+from leakdet_tf.formats.parity import Recalled
 from leakdet_tf.jobs.run.data import samples
 from leakdet_tf.jobs.run.notebook import shown
 from leakdet_tf.jobs.run.parts import parts_of_run

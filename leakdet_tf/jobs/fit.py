@@ -19,7 +19,7 @@ from leakdet_tf.data.cache import amounts_of
 from leakdet_tf.data.readers import find_splits, labelling_of
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.bundle import require, tidy
+from leakdet_tf.formats.bundle import require, tidy
 from leakdet_tf.jobs.evaluate import write_report
 from leakdet_tf.jobs.export import write_bundles
 from leakdet_tf.jobs.run import backend
@@ -285,7 +285,7 @@ def _train(run: Run) -> None:
 
 def _finish(run: Run) -> None:
     """Give the best model (the last, when none was best) its final name, and its contract the weights' digest."""
-    from leakdet_tf.export.precision import in_float32
+    from leakdet_tf.formats.precision import in_float32
     from leakdet_tf.models.runtime import KerasBackend, load_model, weights_sha256
     from leakdet_tf.training.callbacks import save_model
 

@@ -22,7 +22,7 @@ from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.backends.litert import LiteRTBackend
 from leakdet_tf.edge.bundle import MOST_TOLERANCE
 from leakdet_tf.edge.calibration_set import parse_pictures
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.formats.bundle import FORMATS
 
 Seal = Callable[[Path], None]
 WATCH = Path(__file__).parents[2] / "tflite" / "watch.py"

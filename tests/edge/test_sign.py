@@ -20,7 +20,7 @@ from leakdet_tf.core import files
 from leakdet_tf.core.errors import LeakdetError
 from leakdet_tf.edge import Predictor, open_bundle, signing
 from leakdet_tf.edge.keys import fingerprint, public_key
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.formats.bundle import FORMATS
 from tests.disks import MOUNTS, WHY
 
 CERTIFICATE = ("certificate.json", "certificate.sig")

@@ -146,12 +146,12 @@ def rendered(name: str, root: Path) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "cells": cells}
 
 
-def train(task: str, *more: str, echo: Log = len, resume: Path | None = None) -> Path:
+def train(task: str, *more: str, log: Log = len, resume: Path | None = None) -> Path:
     """The run's folder, relative to the current one, in which it is made."""
     file, given, own = _TASKS[task]
     lines = [*_RUN.format_map(_USUAL | given | {"task": task}).strip().splitlines(), *own, *more]
     path = ROOT / "experiments" / f"{file}.toml"
-    return fit(str(path), lines, log=echo, resume=None if resume is None else str(resume)).folder
+    return fit(str(path), lines, log=log, resume=None if resume is None else str(resume)).folder
 
 
 def train_in_two() -> Path:

@@ -300,5 +300,5 @@ def test_kill_9_leaves_a_run_that_can_be_used(overrides: list[str], run: Path, t
 def test_a_segmenter_is_not_calibrated(run: Path) -> None:
     from leakdet_tf.jobs.calibrate import calibrate_run
 
-    with pytest.raises(LeakdetError, match="segmenter"):
+    with pytest.raises(LeakdetError, match="to segment has nothing to calibrate"):
         calibrate_run(str(run), overrides=[], threshold=0.5, log=print)

@@ -72,7 +72,7 @@ def test_xla_that_determinism_rules_out_is_told(
 
     asked: list[bool] = []
 
-    def trained(model: Any, contract: Any, settings: Any, **_: Any) -> None:
+    def trained(model: Any, contract: Any, settings: Any, *_: Any, **__: Any) -> None:
         asked.append(settings.xla)
         raise Begun
 

@@ -204,7 +204,7 @@ def test_without_a_checkpoint_it_begins_anew_in_the_folder(
     log = told(1, lambda: os.kill(os.getpid(), signal.SIGTERM), lines)
     done = fit(EXPERIMENT, ended[1], log=log, resume=str(copy))
     assert (done.folder, done.terminated) == (copy, True)
-    assert "resumed: there is no checkpoint yet, training begins anew in this folder" in lines
+    assert "resumed: there is no checkpoint yet, training begins again in this folder" in lines
     assert (copy / "history.csv").read_bytes() == (ended[0].folder / "history.csv").read_bytes()
     assert (copy / "contract.json").is_file()
 

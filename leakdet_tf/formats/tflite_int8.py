@@ -32,7 +32,7 @@ from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes, write_json
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.tasks import task_of
-from leakdet_tf.export.child import Layer
+from leakdet_tf.formats.child import Layer
 
 LOOKED_AT = 8
 """Calibration pictures, evenly spread, on which the errors of layers are measured; all of them set the ranges."""
@@ -126,7 +126,7 @@ def calibrated(converter: Any, model: Any, contract: Contract, frames: dict[str,
         converter: a ``TFLiteConverter`` of ``model`` without options.
         model: the Keras model, whose layers give theirs their names.
         contract: of the model.
-        frames: calibration pictures; see :func:`leakdet_tf.export.calibration_set.read`.
+        frames: calibration pictures; see :func:`leakdet_tf.formats.calibration_set.read`.
 
     Raises:
         ExportError: the graph has branches or loops.

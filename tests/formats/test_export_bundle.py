@@ -18,10 +18,10 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.export.bundle import FORMATS, Evidence, make_bundle
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.parity import compare
-from leakdet_tf.export.tflite import convert
+from leakdet_tf.formats.bundle import FORMATS, Evidence, make_bundle
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.parity import compare
+from leakdet_tf.formats.tflite import convert
 from leakdet_tf.jobs.run.data import samples
 from leakdet_tf.jobs.run.runs import open_model
 
@@ -202,7 +202,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("leakdet_tf.export.bundle.write_json", full)
+    monkeypatch.setattr("leakdet_tf.formats.bundle.write_json", full)
     with pytest.raises(ExportError, match="No space left"):
         attempt(keras, frames, tmp_path / "export" / "tflite_float32")
     assert list((tmp_path / "export").iterdir()) == []

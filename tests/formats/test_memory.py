@@ -14,10 +14,10 @@ from leakdet_tf.config.schema import Export
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge.backends import open_backend
-from leakdet_tf.export import onnx, tflite
-from leakdet_tf.export.bundle import FORMATS, Metric, make_bundle
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.parity import Recalled
+from leakdet_tf.formats import onnx, tflite
+from leakdet_tf.formats.bundle import FORMATS, Metric, make_bundle
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.parity import Recalled
 
 Get = Callable[[str], Any]
 CONVERTERS = {"tflite_int8": tflite.convert, "onnx_int8": onnx.convert}

@@ -16,7 +16,7 @@ from leakdet_tf.config.schema import Export
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec, Pixels
 from leakdet_tf.edge import Predictor
-from leakdet_tf.export.bundle import Calibration, Evidence, Exported, Metric, make_bundle
+from leakdet_tf.formats.bundle import Calibration, Evidence, Exported, Metric, make_bundle
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             warnings.simplefilter("ignore")  # the converters' own
             return importlib.import_module(module)._convert_here(model, Contract.load(contract), out, options or {})
 
-    monkeypatch.setattr("leakdet_tf.export.child.run", run)
+    monkeypatch.setattr("leakdet_tf.formats.child.run", run)
     yield
     keras.config.enable_traceback_filtering()

@@ -98,8 +98,8 @@ def load(model: Path, contract: Contract, *, batched: bool) -> Any:
     """In the child: the Keras model in float32 with the contract's outputs; see :func:`boxes.as_outputs`."""
     import keras
 
-    from leakdet_tf.export.boxes import as_outputs
-    from leakdet_tf.export.precision import in_float32
+    from leakdet_tf.formats.boxes import as_outputs
+    from leakdet_tf.formats.precision import in_float32
 
     keras.config.disable_traceback_filtering()
     loaded = keras.saving.load_model(model, compile=False, safe_mode=True)

@@ -17,10 +17,10 @@ import pytest
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.export import child, onnx_int8
-from leakdet_tf.export import onnx as format_onnx
-from leakdet_tf.export.calibration_set import read
-from leakdet_tf.export.onnx_int8 import Graph, Pictures
+from leakdet_tf.formats import child, onnx_int8
+from leakdet_tf.formats import onnx as format_onnx
+from leakdet_tf.formats.calibration_set import read
+from leakdet_tf.formats.onnx_int8 import Graph, Pictures
 from leakdet_tf.models import yolov8
 
 SIDE = 32

@@ -1,4 +1,4 @@
-"""Keras model to ONNX, in a process of its own: ``python -m leakdet_tf.export.onnx MODEL CONTRACT OUT OPTIONS``.
+"""Keras model to ONNX, in a process of its own: ``python -m leakdet_tf.formats.onnx MODEL CONTRACT OUT OPTIONS``.
 
 The route is a ``tf.function`` → tf2onnx with a batch of any size, and then a simpler graph of the same values. Inputs
 have the contract's names and integer types, the output is named ``output``, and all weights are inside the file.
@@ -16,9 +16,9 @@ from typing import Any
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes
-from leakdet_tf.export import child
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import name_nodes, plainly_called, simplified
+from leakdet_tf.formats import child
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.onnx_graph import name_nodes, plainly_called, simplified
 
 FILE = "model.onnx"
 """The model's name in a bundle."""
@@ -60,7 +60,7 @@ def convert(
         model: the ``.keras`` file.
         contract: the path of its JSON.
         out: written whole or not at all.
-        form: ``"onnx_float32"``, or ``"onnx_int8"``: see :mod:`leakdet_tf.export.onnx_int8`.
+        form: ``"onnx_float32"``, or ``"onnx_int8"``: see :mod:`leakdet_tf.formats.onnx_int8`.
         calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name: pictures as the model takes them.
         keep: for int8, names of layers that stay in float.
         memory: for int8, a folder of one model and its calibration pictures. A first call leaves the float32 graph and
@@ -82,13 +82,13 @@ def convert(
     if form != INT8 and keep:
         raise ExportError(f"{model}: every layer of {form} is in float", remedy="leave out the names to keep")
     options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
-    return child.layers_of("leakdet_tf.export.onnx", model, contract, out, to="ONNX", **options)
+    return child.layers_of("leakdet_tf.formats.onnx", model, contract, out, to="ONNX", **options)
 
 
 def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
     import onnx
 
-    from leakdet_tf.export import calibration_set, onnx_int8
+    from leakdet_tf.formats import calibration_set, onnx_int8
 
     with tempfile.TemporaryDirectory() as scratch:
         memory = Path(options.get("memory") or scratch)

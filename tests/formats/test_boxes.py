@@ -12,7 +12,7 @@ from leakdet_tf.core.boxes import overlaps, pairs
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import Geometry, ImageSpec
 from leakdet_tf.core.tasks import detect
-from leakdet_tf.export import boxes
+from leakdet_tf.formats import boxes
 
 
 def contract_of(size: tuple[int, int], classes: int, **keys: Any) -> Contract:

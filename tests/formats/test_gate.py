@@ -15,7 +15,7 @@ from leakdet_tf.config.schema import Export
 from leakdet_tf.core.errors import LeakdetError
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.export.bundle import FORMATS, Evidence, Metric, make_bundle
+from leakdet_tf.formats.bundle import FORMATS, Evidence, Metric, make_bundle
 
 Get = Callable[[str], Any]
 SETTINGS = Export(max_drop=0.05, max_turned=1.0, max_float=0.0, golden=1)

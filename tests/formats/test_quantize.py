@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from leakdet_tf.core.errors import ExportError
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.quantize import hold
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.quantize import hold
 
 LAYERS = [Layer(f"layer{i}", 1.0 / (i + 1)) for i in range(40)]
 

@@ -16,8 +16,8 @@ from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks.detect import decoded, output_shape
 from leakdet_tf.edge.backends.litert import LiteRTBackend
-from leakdet_tf.export import calibration, tflite
-from leakdet_tf.export.child import Layer
+from leakdet_tf.formats import calibration, tflite
+from leakdet_tf.formats.child import Layer
 
 SIDE = 32
 

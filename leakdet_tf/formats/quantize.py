@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from leakdet_tf.core.errors import ExportError
-from leakdet_tf.export.child import Layer
+from leakdet_tf.formats.child import Layer
 
 
 class Tried(Protocol):

@@ -30,8 +30,8 @@ import numpy.typing as npt
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import shortened
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.onnx_graph import shortened
 
 LOOKED_AT = 8
 """Calibration pictures, evenly spread, on which the effects of layers are measured; all of them set the ranges."""

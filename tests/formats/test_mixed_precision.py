@@ -14,8 +14,8 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.edge.backends.litert import LiteRTBackend
-from leakdet_tf.export import child, tflite
-from leakdet_tf.export.precision import in_float32
+from leakdet_tf.formats import child, tflite
+from leakdet_tf.formats.precision import in_float32
 
 SIDE = 16
 CONTRACT = Contract("classify", {"image": ImageSpec(SIDE, SIDE)}, classes_of(["one", "two", "three"]), "softmax")

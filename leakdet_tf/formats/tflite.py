@@ -1,4 +1,4 @@
-"""Keras model to TFLite, in a process of its own: ``python -m leakdet_tf.export.tflite MODEL CONTRACT OUT OPTIONS``.
+"""Keras model to TFLite, in a process of its own: ``python -m leakdet_tf.formats.tflite MODEL CONTRACT OUT OPTIONS``.
 
 The route is SavedModel → TFLiteConverter with batch 1 and builtin operators; others were seen to succeed and
 compute something else. All four formats take the contract's integer pixels and answer in float32, so that no reader
@@ -17,8 +17,8 @@ from typing import Any
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.files import write_bytes
-from leakdet_tf.export import child
-from leakdet_tf.export.child import Layer
+from leakdet_tf.formats import child
+from leakdet_tf.formats.child import Layer
 
 FILE = "model.tflite"
 """The model's name in a bundle."""
@@ -68,7 +68,7 @@ def convert(
     if keep and form != "tflite_int8":
         raise ExportError(f"{form} quantizes no layer, so none can be kept in float", remedy="leave 'keep' empty")
     options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
-    return child.layers_of("leakdet_tf.export.tflite", model, contract, out, to=f"TFLite ({form})", **options)
+    return child.layers_of("leakdet_tf.formats.tflite", model, contract, out, to=f"TFLite ({form})", **options)
 
 
 def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
-    from leakdet_tf.export import calibration_set, tflite_int8
+    from leakdet_tf.formats import calibration_set, tflite_int8
 
     form: str = options["form"]
     memory = Path(options["memory"]) if options.get("memory") else None

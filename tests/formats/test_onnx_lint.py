@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
-from leakdet_tf.export import onnx as format_onnx
-from leakdet_tf.export.onnx_lint import SINCE, TYPES, Finding, findings, summary, unsupported
+from leakdet_tf.formats import onnx as format_onnx
+from leakdet_tf.formats.onnx_lint import SINCE, TYPES, Finding, findings, summary, unsupported
 from leakdet_tf.models import mobilenet_classifier, resnet_classifier, unet, yolov8
 
 F, I64, U8, U16 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16

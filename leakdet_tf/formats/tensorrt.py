@@ -11,9 +11,9 @@ from typing import Any
 
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.files import write_bytes
-from leakdet_tf.export import onnx
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.onnx_graph import widened
+from leakdet_tf.formats import onnx
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.onnx_graph import widened
 
 
 def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
@@ -22,11 +22,11 @@ def convert(model: Path, contract: Path, out: Path, **_: Any) -> list[Layer]:
     No option of a quantized format changes the file: ranges and precisions are chosen on the device.
 
     Raises:
-        ExportError: as :func:`leakdet_tf.export.onnx.convert`, or TensorRT does not take the graph.
+        ExportError: as :func:`leakdet_tf.formats.onnx.convert`, or TensorRT does not take the graph.
     """
     from onnx import load
 
-    from leakdet_tf.export.onnx_lint import TENSORRT, summary, unsupported
+    from leakdet_tf.formats.onnx_lint import TENSORRT, summary, unsupported
 
     layers = onnx.convert(model, contract, out)
     proto = widened(load(out, load_external_data=False))
@@ -45,6 +45,6 @@ def limits(content: bytes) -> list[str]:
     """What TensorRT takes of a converted file under a condition only, a line each."""
     from onnx import load_from_string
 
-    from leakdet_tf.export.onnx_lint import findings
+    from leakdet_tf.formats.onnx_lint import findings
 
     return [str(one) for one in findings(load_from_string(content)) if one.kind == "limited"]

@@ -21,10 +21,10 @@ from leakdet_tf.edge.backends import cuda
 from leakdet_tf.edge.backends.onnx import OnnxBackend
 from leakdet_tf.edge.tensorrt import Settings
 from leakdet_tf.edge.tensorrt_build import build
-from leakdet_tf.export import tensorrt
-from leakdet_tf.export.bundle import make_bundle
-from leakdet_tf.export.onnx_graph import widened
-from leakdet_tf.export.onnx_lint import findings
+from leakdet_tf.formats import tensorrt
+from leakdet_tf.formats.bundle import make_bundle
+from leakdet_tf.formats.onnx_graph import widened
+from leakdet_tf.formats.onnx_lint import findings
 
 Get = Callable[[str], Any]
 U16, F = TensorProto.UINT16, TensorProto.FLOAT
@@ -135,7 +135,7 @@ def test_what_tensorrt_takes_under_a_condition_is_told_and_stays_in_the_card(
     with pytest.raises(ExportError, match=r"CumSum.*does not take int64; use other layers or raw outputs"):
         make_bundle(*what, tmp_path / "x", **how, log=lines.append)
     assert lines == []
-    monkeypatch.setattr("leakdet_tf.export.onnx_lint.unsupported", lambda _: [])
+    monkeypatch.setattr("leakdet_tf.formats.onnx_lint.unsupported", lambda _: [])
     make_bundle(*what, tmp_path / "x", **how, log=lines.append)
     limits = open_bundle(tmp_path / "x").card["limits"]
     assert [line for line in limits if "known only at run time" in line]

@@ -20,9 +20,9 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ExportError, LeakdetError
 from leakdet_tf.data.readers import find_splits
 from leakdet_tf.edge import Predictor
-from leakdet_tf.export import onnx
-from leakdet_tf.export.bundle import Metric
-from leakdet_tf.export.calibration_set import read
+from leakdet_tf.formats import onnx
+from leakdet_tf.formats.bundle import Metric
+from leakdet_tf.formats.calibration_set import read
 from leakdet_tf.jobs.export import calibration_of, drawn_from, export, metric_of
 from leakdet_tf.jobs.predict import predict
 from leakdet_tf.jobs.run.data import samples

@@ -17,8 +17,8 @@ from leakdet_tf.core.boxes import pairs
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError, ExportError
 from leakdet_tf.edge import Predictor, open_bundle
-from leakdet_tf.export.bundle import FORMATS, make_bundle, require
-from leakdet_tf.export.parity import compare, unit_of
+from leakdet_tf.formats.bundle import FORMATS, make_bundle, require
+from leakdet_tf.formats.parity import compare, unit_of
 
 EXACT = [name for name, form in FORMATS.items() if form.exact]
 TASKS = ["segment", "classify", "detect", "two inputs"]
@@ -222,7 +222,7 @@ def test_a_detector_that_answers_otherwise_is_refused(
     assert fine.max_difference < 1e-2
     found = compare(own.reference, Predictor.over(wrong, predictor.contract), own.frames)
     assert found.changed > 0.05 * found.decisions
-    monkeypatch.setattr("leakdet_tf.export.bundle.open_backend", lambda *_, **__: wrong)
+    monkeypatch.setattr("leakdet_tf.formats.bundle.open_backend", lambda *_, **__: wrong)
     unit = "boxes" if outputs == "final" else "anchors"
     with pytest.raises(ExportError, match=f"of {found.decisions} validation {unit} are decided otherwise"):
         own.bundle(tmp_path / "x", "onnx_float32", Export(outputs=outputs))

@@ -26,10 +26,10 @@ from leakdet_tf.edge.bundle import CARD, CONTRACT, GOLDEN, golden_bytes, open_bu
 from leakdet_tf.edge.calibration_set import CALIBRATION
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.edge.sums import SUMS
-from leakdet_tf.export import onnx, tensorrt, tflite
-from leakdet_tf.export.child import Layer
-from leakdet_tf.export.parity import Parity, compare, unit_of
-from leakdet_tf.export.quantize import Found, hold
+from leakdet_tf.formats import onnx, tensorrt, tflite
+from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.parity import Parity, compare, unit_of
+from leakdet_tf.formats.quantize import Found, hold
 
 _RUNS = 15  # of which the middle latency is told; 3 more come before
 
