@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from leakdet_tf.jobs.export import export
     from leakdet_tf.jobs.fit import fit
     from leakdet_tf.jobs.predict import predict
-    from leakdet_tf.jobs.run.data import render
+    from leakdet_tf.jobs.synth_render import render
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "evaluate", "export", "fit", "predict", "render"]
@@ -25,7 +25,7 @@ _WHERE = {
     "export": "leakdet_tf.jobs.export",
     "fit": "leakdet_tf.jobs.fit",
     "predict": "leakdet_tf.jobs.predict",
-    "render": "leakdet_tf.jobs.run.data",
+    "render": "leakdet_tf.jobs.synth_render",
 }
 
 

@@ -160,7 +160,8 @@ def test_every_task_stands_on_every_floor(name: str, floor: str, protocol: type)
 def test_a_file_in_jobs_is_a_command_of_its_name() -> None:
     files = {path.stem for path in (ROOT / "leakdet_tf" / "jobs").glob("*.py")} - {"__init__"}
     assert files <= {path.stem for path in (ROOT / "leakdet_tf" / "cli").glob("*.py")}
-    assert {name.replace(" ", "_").replace("-", "_") for name in commands()} >= files
+    called = {name.replace(" ", "_").replace("GENERATOR", "render") for name in commands()}
+    assert files <= called
 
 
 def test_the_papers_heads_differ_in_their_activation_alone() -> None:
