@@ -11,4 +11,11 @@ overrides = click.option(
 )
 threads = click.option("--threads", type=click.IntRange(min=1), help="CPU threads for an exported model.")
 trusted = click.option("--trusted", metavar="KEY", help="Take only bundles that this public key has signed.")
+inputs = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Where another input's pictures are. Repeatable.",
+)
 model = click.argument("model", metavar="RUN_OR_BUNDLE")

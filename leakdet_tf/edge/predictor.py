@@ -125,14 +125,21 @@ class Predictor:
     def load(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> dict[str, Pixels]:
         """Pixels (H, W, C) by input name."""
         frames = frame if isinstance(frame, Mapping) else {self.contract.primary: frame}
-        if set(frames) != set(self.contract.inputs):
-            raise ContractError(f"the model takes {sorted(self.contract.inputs)}, got {sorted(frames)}")
-        return {name: _pixels(item, bgr=bgr) for name, item in frames.items()}
+        self._check(frames)
+        return {name: _pixels(frames[name], name, bgr=bgr) for name in self.contract.inputs}
 
     def prepare(self, images: Mapping[str, Pixels]) -> tuple[dict[str, Pixels], Geometry]:
         """What the model takes, by input name, and where the primary picture lies in it."""
+        self._check(images)
         fitted = {name: spec.apply(images[name], name=name) for name, spec in self.contract.inputs.items()}
         return {name: pixels for name, (pixels, _) in fitted.items()}, fitted[self.contract.primary][1]
+
+    def _check(self, frames: Mapping[str, Any]) -> None:
+        if set(frames) != set(self.contract.inputs):
+            raise ContractError(
+                f"the model takes {sorted(self.contract.inputs)}, got {sorted(frames)}",
+                remedy=f"give a picture for each: {{{', '.join(f'{name!r}: ...' for name in self.contract.inputs)}}}",
+            )
 
     def outputs(self, images: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
         """Raw outputs, float32 by name, for original pixels (H, W, C) by input name."""
@@ -204,14 +211,16 @@ def _opened(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> 
     return bundle
 
 
-def _pixels(frame: Frame, *, bgr: bool) -> Pixels:
+def _pixels(frame: Frame, name: str, *, bgr: bool) -> Pixels:
     if isinstance(frame, str | Path):
         return decode(frame)
     pixels: Any = np.asarray(frame)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
-        raise ContractError(f"a frame is uint8 or uint16 (H, W) or (H, W, C), got {pixels.dtype} {pixels.shape}")
+        raise ContractError(
+            f"{name}: a frame is uint8 or uint16 (H, W) or (H, W, C), got {pixels.dtype} {pixels.shape}"
+        )
     if bgr and pixels.shape[2] == 3:
         turned = np.empty_like(pixels)
         for channel in range(3):  # channel by channel is several times as fast as one turned view

@@ -22,6 +22,7 @@ from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.protocol import Task
+from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.runs import Log, open_model
 
 
@@ -35,17 +36,26 @@ class Predicted:
 
 
 def predict(
-    model: str, sources: Sequence[str], *, out: str, threads: int | None, trusted: str | None = None, log: Log
+    model: str,
+    sources: Sequence[str],
+    *,
+    out: str,
+    threads: int | None,
+    trusted: str | None = None,
+    inputs: Sequence[str] = (),
+    log: Log,
 ) -> Predicted:
     """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
     ``boxes.csv`` with a line for each box.
 
     Args:
         model: a run's folder or a bundle's.
-        sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``.
+        sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``; of a model with several
+            inputs the first one's.
         out: folder for the answers.
         threads: CPU threads of an exported model.
         trusted: the public key, in PEM, that must have signed the bundle; None takes any model.
+        inputs: ``NAME=FOLDER`` of other inputs; see :func:`~leakdet_tf.jobs.run.partners.pair_pictures`.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
     Raises:
@@ -56,9 +66,10 @@ def predict(
     if opened.note:
         log(opened.note)
     predictor, folder = opened.predictor, Path(out)
+    frames = pair_pictures(pictures, opened, inputs, log=log)
     names = out_names(pictures)
     table = folder / "predictions.csv"
-    refused = 0
+    refused = len(pictures) - len(frames)
     task = task_of(predictor.contract)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +79,10 @@ def predict(
             if task.THINGS is not None:
                 name, own = task.THINGS
                 things = _table(files, folder / f"{name}.csv", ["picture", *own])
-            for path in pictures:
+            for frame in frames:
+                path = frame[predictor.contract.primary]
                 try:
-                    image = predictor.load(path)
+                    image = predictor.load(frame)
                 except ImageError as error:
                     log(str(error))
                     refused += 1

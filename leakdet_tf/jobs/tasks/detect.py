@@ -120,7 +120,9 @@ def write_report(
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(folder / "worst.png")
         worst = samples(settings, [items[i] for i in chosen])
-        shown = [shown_of(measured, sample, place) for sample, place in zip(worst, chosen, strict=True)]
+        shown = [
+            shown_of(measured, sample, place, contract.primary) for sample, place in zip(worst, chosen, strict=True)
+        ]
         save(sheet(shown, f"most errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
         log(line)
@@ -131,7 +133,7 @@ def draw_examples(
     shown: Sequence[Sample], predictions: Sequence[Boxes], settings: Experiment, contract: Contract, title: str
 ) -> Any:
     """Pictures with the boxes that are there and those that were found."""
-    return examples(shown, predictions, title)
+    return examples(shown, predictions, title, contract.primary)
 
 
 def _choose_threshold(
