@@ -30,7 +30,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge.backends import open_backend
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.formats.bundle import FORMATS
 
 RATIO = 1.05
 OUTSIDE = {"segment": 0.15, "classify": 0.15, "detect": 0.25}
@@ -105,7 +105,7 @@ def measured(name: str, form: str, content: bytes, contract: Contract, threads: 
     file = FORMATS[form].file
     predictor = Predictor.over(open_backend(file, content, contract, threads=threads), contract)
     frame = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
-    (array,) = predictor.prepare(predictor.load(frame))[0].values()
+    (array,) = contract.prepare(predictor.load(frame))[0].values()
     peer = (bare_litert if file == "model.tflite" else bare_onnx)(content, threads, array[None])
     theirs, invoke, outside = [], [], []
     for number in range(runs + _WARM_UP):

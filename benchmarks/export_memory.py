@@ -28,8 +28,8 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge.machine import resident
-from leakdet_tf.export.bundle import Evidence, Metric, make_bundle
-from leakdet_tf.export.parity import Recalled
+from leakdet_tf.formats.bundle import Evidence, Metric, make_bundle
+from leakdet_tf.formats.parity import Recalled
 
 RATIO = 1.02
 CONTRACT = Contract("segment", {"image": ImageSpec(64, 64)}, classes_of(["one", "two", "three"]))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from leakdet_tf.analysis.classify.scores import load_scores
 from leakdet_tf.jobs.fit import fit
-from leakdet_tf.jobs.run.data import render
+from leakdet_tf.jobs.run.data import make_folder
 from leakdet_tf.synth.folder.request import Request
 from leakdet_tf.synth.folder.writer import MANIFEST
 from leakdet_tf.synth.leak import generator as leak
@@ -52,7 +52,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         request = Request("leak", counts, (asked.size, asked.size), 17)
-        render(home / "with", request)
+        make_folder(home / "with", request)
         dry(home / "with", home / "without", request)
         (home / "with" / MANIFEST).unlink()  # else it would be compared with what the experiment asks for
         bounds = {}
@@ -64,7 +64,7 @@ def main() -> int:
                 "export.formats=[]",
                 "evaluate.calibrate=false",
             ]
-            done = fit(str(EXPERIMENT), settings, echo=lambda line: None)
+            done = fit(str(EXPERIMENT), settings, log=lambda line: None)
             bounds[name] = _told(name, done.folder)
             answers = load_scores(done.folder / "scores.npz")
     chance = float(answers.truth.mean(axis=0).max())

@@ -1,3 +1,39 @@
-"""Leak detection for industrial inspection: from an experiment file to a model that a robot can be trusted with."""
+"""Leak detection for industrial inspection: from an experiment file to a model that a robot can be trusted with.
+
+What the command line does stands here by name: :func:`fit`, :func:`evaluate`, :func:`predict`, :func:`export`,
+:func:`render`; and the :class:`Predictor` that answers on a device. Nothing heavy is imported before it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leakdet_tf.edge.predictor import Predictor
+    from leakdet_tf.jobs.evaluate import evaluate
+    from leakdet_tf.jobs.export import export
+    from leakdet_tf.jobs.fit import fit
+    from leakdet_tf.jobs.predict import predict
+    from leakdet_tf.jobs.synth_render import render
 
 __version__ = "0.1.0"
+__all__ = ["Predictor", "evaluate", "export", "fit", "predict", "render"]
+_WHERE = {
+    "Predictor": "leakdet_tf.edge.predictor",
+    "evaluate": "leakdet_tf.jobs.evaluate",
+    "export": "leakdet_tf.jobs.export",
+    "fit": "leakdet_tf.jobs.fit",
+    "predict": "leakdet_tf.jobs.predict",
+    "render": "leakdet_tf.jobs.synth_render",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'leakdet_tf' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -52,7 +52,7 @@ def run(overrides: list[str]) -> Path:
     from leakdet_tf.jobs.fit import fit
 
     lines: list[str] = []
-    return fit(str(ROOT / "experiments" / "gas_unet.toml"), overrides, echo=lines.append).folder
+    return fit(str(ROOT / "experiments" / "gas_unet.toml"), overrides, log=lines.append).folder
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def lean_run(overrides: list[str]) -> Iterator[Path]:
 
         own = [one for one in overrides if not one.startswith("model.")]
         given = [OVERRIDES[0], *own, "name=lean"]
-        yield fit(str(ROOT / "experiments" / "gas_unet.toml"), given, echo=lambda line: None).folder
+        yield fit(str(ROOT / "experiments" / "gas_unet.toml"), given, log=lambda line: None).folder
 
 
 @pytest.fixture(scope="session")

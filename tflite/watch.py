@@ -29,7 +29,7 @@ import cv2
 
 from leakdet_tf.core.errors import ImageError, LeakdetError, MissingExtraError
 from leakdet_tf.core.images import SUFFIXES, Pixels, decode
-from leakdet_tf.core.records import Boxes, Classification, Mask
+from leakdet_tf.core.records import AnyPrediction, Boxes, Classification, Mask
 from leakdet_tf.edge import Predictor
 
 Frames = Iterator[tuple[str, Pixels]]
@@ -107,7 +107,7 @@ def pi_frames(source: str, size: tuple[int, int]) -> Frames:
         ) from error
 
 
-def told(answer: Mask | Classification | Boxes) -> dict[str, Any]:
+def told(answer: AnyPrediction) -> dict[str, Any]:
     """What a line says of an answer: the share of each class, or what is on the picture and how sure that is."""
     if isinstance(answer, Boxes):
         parts = zip(answer.names, answer.scores, answer.boxes, strict=True)
@@ -119,6 +119,8 @@ def told(answer: Mask | Classification | Boxes) -> dict[str, Any]:
         }
     if isinstance(answer, Mask):
         return {"share": {key: round(value, 6) for key, value in answer.fractions().items()}}
+    if not isinstance(answer, Classification):
+        raise LeakdetError(f"no words for an answer of kind {type(answer).__name__}", remedy="add them to watch.py")
     scores = dict(zip(answer.classes, (round(float(score), 4) for score in answer.scores), strict=True))
     return {"answer": answer.answer, "score": scores}
 

@@ -38,7 +38,8 @@ def command(
     this GPU and this TensorRT version alone. Needs the base install and JetPack.
     """
     from leakdet_tf.edge.bundle import open_bundle
-    from leakdet_tf.edge.tensorrt import Settings, build
+    from leakdet_tf.edge.tensorrt import Settings
+    from leakdet_tf.edge.tensorrt_build import build
 
     built = build(
         open_bundle(bundle, trusted=trusted),

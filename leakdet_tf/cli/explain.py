@@ -23,7 +23,7 @@ def command(
     masks: bool,
     layer: str | None,
     target: str | None,
-    inputs: tuple[str, ...],
+    inputs: dict[str, str],
     out: str,
 ) -> int:
     """Draw where a run's model looked, and score it by masks.
@@ -37,7 +37,14 @@ def command(
     from leakdet_tf.jobs.explain import explain
 
     asked = {"split": split, "layer": layer, "target": target}
-    given = {"masks": masks, "inputs": inputs}
-    done = explain(model, pictures, **asked, **given, out=out, log=lambda line: click.echo(line, err=True))
+    done = explain(
+        model,
+        pictures,
+        **asked,
+        masks=masks,
+        inputs=inputs,
+        out=out,
+        log=lambda line: click.echo(line, err=True),
+    )
     click.echo(f"{done.explained} explained, {done.refused} refused: {done.files[0]}")
     return 1 if done.refused else 0

@@ -24,7 +24,7 @@ def command(experiment: str, quarantine: bool, resume: str | None, overrides: tu
     from leakdet_tf.jobs.fit import fit
     from leakdet_tf.training.interrupt import AGAIN
 
-    done = fit(experiment, overrides, echo=click.echo, quarantine=quarantine, resume=resume)
+    done = fit(experiment, overrides, log=click.echo, quarantine=quarantine, resume=resume)
     if done.terminated:
         return AGAIN
     return 130 if done.interrupted else 0

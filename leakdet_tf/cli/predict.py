@@ -18,7 +18,7 @@ def command(
     model: str,
     pictures: tuple[str, ...],
     out: str,
-    inputs: tuple[str, ...],
+    inputs: dict[str, str],
     threads: int | None,
     trusted: str | None,
 ) -> int:
@@ -32,7 +32,14 @@ def command(
     """
     from leakdet_tf.jobs.predict import predict
 
-    asked = {"threads": threads, "trusted": trusted}
-    done = predict(model, pictures, out=out, inputs=inputs, **asked, log=lambda line: click.echo(line, err=True))
+    done = predict(
+        model,
+        pictures,
+        out=out,
+        threads=threads,
+        trusted=trusted,
+        inputs=inputs,
+        log=lambda line: click.echo(line, err=True),
+    )
     click.echo(f"{done.answered} answered, {done.refused} refused: {done.table}")
     return 1 if done.refused else 0

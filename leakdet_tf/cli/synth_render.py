@@ -54,7 +54,7 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
     exists is checked, never changed.
     """
     generator = str(click.get_current_context().info_name)
-    from leakdet_tf.jobs.run.data import render
+    from leakdet_tf.jobs.synth_render import render
     from leakdet_tf.synth.folder import frozen
     from leakdet_tf.synth.folder.request import SPLITS, Request
     from leakdet_tf.synth.folder.writer import shared_photographs
@@ -66,8 +66,17 @@ def command(root: str, workers: int | None, like: str, freeze: str, **asked: Any
         counts = {split: asked[split] for split in SPLITS}
         request = Request(generator, counts, asked["size"], asked["seed"], _options(asked["options"]), asked["clip"])
     folder = Path(root)
-    made = render(folder, request, workers=workers, foreign=False)
-    click.echo(f"{root}: {sum(request.counts.values())} pictures {'rendered' if made else 'were there already'}")
+    made = render(
+        request.generator,
+        folder,
+        counts=request.counts,
+        size=request.size,
+        seed=request.seed,
+        options=request.options,
+        clip=request.clip,
+        workers=workers,
+    )
+    click.echo(f"{root}: {made.pictures} pictures {'rendered' if made.new else 'were there already'}")
     if told := shared_photographs(folder):
         click.echo(f"warning: {told}; give at least as many files as splits")
     if like:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ from leakdet_tf.config.schema import Experiment
 _FILE = Kind(Experiment, page="docs/experiment-file.md", example="train.epochs=3", numbered="data.source.0.weight=2")
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file and apply ``table.key=value`` overrides.
+def load(
+    experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), tables: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Read an experiment and override some of it.
+
+    Args:
+        experiment: the path of a TOML file, or what one holds as plain data.
+        overrides: ``table.key=value``, as ``--set`` takes them.
+        tables: keys and tables such as ``{"train": {"epochs": 3}}``, put over those that are there.
 
     Raises:
         ConfigError: one line with the file, the key, the value and what would be right.
     """
-    return _FILE.read(path, overrides)
+    return _FILE.read(experiment, overrides, tables)
 
 
 def parse(data: dict[str, Any], *, where: str = "experiment") -> Experiment:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin
@@ -34,13 +35,24 @@ class Kind(Generic[T]):
     example: str
     numbered: str
 
-    def read(self, path: str | Path, overrides: Sequence[str] = ()) -> T:
-        """Read a file and apply ``table.key=value`` overrides.
+    def read(
+        self,
+        source: str | Path | Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        tables: Mapping[str, Any] | None = None,
+    ) -> T:
+        """Read a file, or take what one holds as plain data; then apply ``table.key=value`` overrides and ``tables``.
 
         Raises:
             ConfigError: one line with the file, the key, the value and what would be right.
         """
-        path = Path(path)
+        data = deepcopy(dict(source)) if isinstance(source, Mapping) else self._parsed(Path(source))
+        for override in overrides:
+            self._override(data, override)
+        _put_over(data, tables or {})
+        return self.check(data, where="experiment" if isinstance(source, Mapping) else str(source))
+
+    def _parsed(self, path: Path) -> dict[str, Any]:
         try:
             text = path.read_text(encoding="utf-8-sig")  # some editors begin UTF-8 with a mark
         except UnicodeDecodeError as error:
@@ -49,12 +61,9 @@ class Kind(Generic[T]):
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{path}: cannot be read ({reason})", remedy="check the path") from error
         try:
-            data = tomllib.loads(text)
+            return tomllib.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not valid TOML ({error})", remedy="mend that line") from error
-        for override in overrides:
-            self._override(data, override)
-        return self.check(data, where=str(path))
+            raise ConfigError(f"{path}: not valid TOML ({error})", remedy="fix that line") from error
 
     def check(self, data: dict[str, Any], *, where: str) -> T:
         """Plain data as the table; errors are as in :meth:`read`, with ``where`` in place of the file."""
@@ -156,6 +165,14 @@ def keys(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[B
         inner = _table_in(field.annotation)
         if inner is not None:
             yield from keys(inner, f"{key}.*." if _holds_named(field.annotation) else f"{key}.")
+
+
+def _put_over(data: dict[str, Any], tables: Mapping[str, Any]) -> None:
+    for key, value in tables.items():
+        if isinstance(value, Mapping) and isinstance(data.get(key), dict):
+            _put_over(data[key], value)
+        else:
+            data[key] = deepcopy(value)
 
 
 def _holds_named(annotation: Any) -> bool:

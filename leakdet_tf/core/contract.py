@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.files import sha256_bytes, write_text
-from leakdet_tf.core.images import ImageSpec
+from leakdet_tf.core.images import Geometry, ImageSpec, Pixels
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.registry import task_path
 
@@ -130,6 +131,29 @@ class Contract:
     def id(self) -> str:
         """First 16 hex digits of the SHA-256 of the JSON; the order of inputs counts, because the first is primary."""
         return sha256_bytes(json.dumps(self.to_dict()).encode())[:16]
+
+    def prepare(self, images: Mapping[str, Pixels]) -> tuple[dict[str, Pixels], Geometry]:
+        """Original frames (H, W, C) by input name → what the model takes, (h, w, C) by input name, and where the
+        primary frame lies in it.
+
+        Raises:
+            ContractError: a frame is not what its input takes, missing, or of no input.
+        """
+        self.check_frames(images)
+        fitted = {name: spec.apply(images[name], name=name) for name, spec in self.inputs.items()}
+        return {name: pixels for name, (pixels, _) in fitted.items()}, fitted[self.primary][1]
+
+    def check_frames(self, frames: Mapping[str, Any]) -> None:
+        """Check that there is a frame for each input and no other.
+
+        Raises:
+            ContractError: not so.
+        """
+        if set(frames) != set(self.inputs):
+            raise ContractError(
+                f"the model takes {sorted(self.inputs)}, got {sorted(frames)}",
+                remedy=f"give a picture for each: {{{', '.join(f'{name!r}: ...' for name in self.inputs)}}}",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the format's number. What only calibration sets is left out until it has, and what

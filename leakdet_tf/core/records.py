@@ -185,3 +185,7 @@ class Boxes(Prediction):
     def names(self) -> tuple[str, ...]:
         """Each box's class by name."""
         return tuple(self.classes[label] for label in self.labels)
+
+
+AnyPrediction = Mask | Classification | Boxes | Prediction
+"""What a predictor answers: one of the first three, or of a task from outside the package its own."""

@@ -266,7 +266,7 @@ def _digest(array: npt.NDArray[Any]) -> str:
 
 
 def _truth_digest(truth: npt.NDArray[Any]) -> str:
-    if truth.dtype == np.float32:  # boxes: neither their order nor rows that hold none say anything
+    if truth.dtype == np.float32 and truth.ndim == 2:  # boxes: neither their order nor rows that hold none say anything
         rows = truth[truth[:, 4] != detect.VOID]
         truth = rows[np.lexsort(rows.T)]
     return _digest(truth)

@@ -1,7 +1,4 @@
-"""A bundle on disk: read once, hashed before anything parses it.
-
-``SHA256SUMS`` has one line a file, ``<hex digest>  <name>``, as ``sha256sum -c`` reads it.
-"""
+"""A bundle on disk: read once, hashed before anything parses it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,10 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.core.images import Pixels
-from leakdet_tf.edge.reading import BUNDLE_BYTES, FILE_BYTES, TEXT_BYTES, read_arrays, read_file
+from leakdet_tf.edge.reading import BUNDLE_BYTES, FILE_BYTES, read_arrays, read_file
+from leakdet_tf.edge.sums import SUMS, digest_of, read_sums
+from leakdet_tf.edge.trust import check
 
-SUMS = "SHA256SUMS"
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
 CARD = "card.json"
@@ -63,7 +61,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the text of ``sums``, and so of all the files."""
-        return _digest(self.sums)
+        return digest_of(self.sums)
 
 
 def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None) -> Bundle:
@@ -81,10 +79,8 @@ def open_bundle(folder: str | Path, *, trusted: str | Path | bytes | None = None
     folder = Path(folder)
     sums = read_sums(folder)
     if trusted is not None:
-        from leakdet_tf.edge.trust import check
-
         check(folder, sums, trusted)
-    return _whole(folder, sums)
+    return _read_files(folder, sums)
 
 
 def open_again(folder: str | Path, digest: str) -> Bundle:
@@ -96,16 +92,12 @@ def open_again(folder: str | Path, digest: str) -> Bundle:
     """
     folder = Path(folder)
     sums = read_sums(folder)
-    if _digest(sums) != digest:
+    if digest_of(sums) != digest:
         raise BundleError(f"{folder}: changed while it was opened", remedy="try again")
-    return _whole(folder, sums)
+    return _read_files(folder, sums)
 
 
-def _digest(sums: Mapping[str, str]) -> str:
-    return sha256_bytes(sums_text(sums).encode("ascii"))
-
-
-def _whole(folder: Path, sums: dict[str, str]) -> Bundle:
+def _read_files(folder: Path, sums: dict[str, str]) -> Bundle:
     models = [name for name in MODELS if name in sums]
     missing = [name for name in (CONTRACT, GOLDEN, CARD) if name not in sums]
     if missing or len(models) != 1:
@@ -122,7 +114,7 @@ def _whole(folder: Path, sums: dict[str, str]) -> Bundle:
                 remedy="is this the right folder?",
             )
 
-    content = {name: _checked(folder / name, digest, bounded) for name, digest in sums.items()}
+    content = {name: _read_checked(folder / name, digest, bounded) for name, digest in sums.items()}
     try:
         card = json.loads(content[CARD])
         tolerance = card["golden"]["tolerance"]
@@ -145,39 +137,7 @@ def _whole(folder: Path, sums: dict[str, str]) -> Bundle:
     return Bundle(folder, models[0], content[models[0]], contract, card, golden, sums)
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """Hex SHA-256 by name of file, as the folder's ``SHA256SUMS`` says.
-
-    Raises:
-        BundleError: there is none, or it is not the text that :func:`sums_text` gives for what it lists: a line is
-            malformed or not ended, or a name stands there twice.
-    """
-    path = folder / SUMS
-    try:
-        text = read_file(path, TEXT_BYTES).decode("ascii")
-    except OSError as error:
-        raise BundleError(
-            f"{folder}: not a bundle ({SUMS} {error.strerror})", remedy="give the folder of an export"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path}: malformed", remedy=_AGAIN) from error
-    sums: dict[str, str] = {}
-    for line in text.split("\n")[:-1]:
-        match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)", line)
-        if not match:
-            raise BundleError(f"{path}: malformed line {line[:80]!r}", remedy=_AGAIN)
-        sums[match[2]] = match[1]
-    if sums_text(sums) != text:
-        raise BundleError(f"{path}: malformed: a name stands there twice, or its end is missing", remedy=_AGAIN)
-    return sums
-
-
-def sums_text(sums: Mapping[str, str]) -> str:
-    """The text of a ``SHA256SUMS`` for hex digests by name of file, in their order."""
-    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-
-
-def _checked(path: Path, digest: str, bounded: Callable[[Path, os.stat_result], object]) -> bytes:
+def _read_checked(path: Path, digest: str, bounded: Callable[[Path, os.stat_result], object]) -> bytes:
     try:
         data = read_file(path, _JSON_BYTES if path.suffix == ".json" else FILE_BYTES, check=bounded)
     except OSError as error:

@@ -117,7 +117,7 @@ def choose(folder: Path, key: Key) -> None:
 
 
 def store(folder: Path, key: Key, plan: bytes, golden: list[GoldenFrame], card: dict[str, Any]) -> Engine:
-    """Keep an engine, in place of an older one of the same key, and :func:`choose` it. Call it within :func:`alone`."""
+    """Keep an engine, in place of an older one of the same key, and :func:`choose` it. Call it within :func:`lock`."""
     answers = golden_bytes(golden)
     files = {f"{sha256_bytes(plan)}.plan": plan, f"{sha256_bytes(answers)}.npz": answers}
     for name, content in files.items():
@@ -130,7 +130,7 @@ def store(folder: Path, key: Key, plan: bytes, golden: list[GoldenFrame], card: 
 
 
 @contextmanager
-def alone(folder: Path, log: Callable[[str], object]) -> Iterator[None]:
+def lock(folder: Path, log: Callable[[str], object]) -> Iterator[None]:
     """Hold the folder's lock: builds that ran at once would disturb the timings by which TensorRT chooses kernels.
 
     The system takes the lock back when a process dies. What a killed one left is removed.

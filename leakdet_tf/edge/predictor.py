@@ -14,13 +14,14 @@ import numpy.typing as npt
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, ContractError
 from leakdet_tf.core.images import Geometry, Pixels, decode
-from leakdet_tf.core.records import Boxes, Classification, Mask
+from leakdet_tf.core.records import AnyPrediction
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.edge.backends import RUNTIMES, open_backend
 from leakdet_tf.edge.backends.protocol import Backend
 from leakdet_tf.edge.bundle import CONTRACT, Bundle, GoldenFrame, open_bundle
 from leakdet_tf.edge.counters import Counters, Stats
 from leakdet_tf.edge.golden import gap
+from leakdet_tf.edge.trial import rehearse
 
 Frame = str | Path | Pixels
 
@@ -62,12 +63,10 @@ class Predictor:
     ) -> None:
         if warm_up < 0:
             raise BundleError(f"warm_up must be at least 0, not {warm_up}")
-        opened = _opened(bundle, trusted)
+        opened = _open(bundle, trusted)
         if try_first:
-            from leakdet_tf.edge.trial import rehearse
-
             rehearse(opened, threads=threads)
-        backend, opened = _runtime(opened, threads)
+        backend, opened = _open_runtime(opened, threads)
         self._setup(backend, opened.contract)
         self.card: dict[str, Any] = opened.card
         self._replay(opened, warm_up)
@@ -86,8 +85,9 @@ class Predictor:
         self._task = task_of(contract)
         self._counters = Counters()
 
-    def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> Any:
-        """The answer for one frame: a :class:`Mask` of its own size, a :class:`Classification`, or :class:`Boxes`.
+    def predict(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> AnyPrediction:
+        """The answer for one frame: a :class:`~leakdet_tf.core.records.Mask` of its own size, a
+        :class:`~leakdet_tf.core.records.Classification`, or :class:`~leakdet_tf.core.records.Boxes`.
 
         Args:
             frame: a file's path, or pixels uint8/uint16 (H, W) or (H, W, C) in RGB order; for a model with several
@@ -103,7 +103,7 @@ class Predictor:
         invoked = perf_counter()
         outputs = self.backend.run(inputs)
         invoke_ms = (perf_counter() - invoked) * 1e3
-        answer: Mask | Classification | Boxes = self._task.decode(outputs, self.contract, geometry)
+        answer = self._task.decode(outputs, self.contract, geometry)
         total_ms = (perf_counter() - start) * 1e3
         self._counters.add(invoke_ms, total_ms)
         return replace(answer, invoke_ms=invoke_ms, total_ms=total_ms)
@@ -125,21 +125,12 @@ class Predictor:
     def load(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> dict[str, Pixels]:
         """Pixels (H, W, C) by input name."""
         frames = frame if isinstance(frame, Mapping) else {self.contract.primary: frame}
-        self._check(frames)
+        self.contract.check_frames(frames)
         return {name: _pixels(frames[name], name, bgr=bgr) for name in self.contract.inputs}
 
     def prepare(self, images: Mapping[str, Pixels]) -> tuple[dict[str, Pixels], Geometry]:
-        """What the model takes, by input name, and where the primary picture lies in it."""
-        self._check(images)
-        fitted = {name: spec.apply(images[name], name=name) for name, spec in self.contract.inputs.items()}
-        return {name: pixels for name, (pixels, _) in fitted.items()}, fitted[self.contract.primary][1]
-
-    def _check(self, frames: Mapping[str, Any]) -> None:
-        if set(frames) != set(self.contract.inputs):
-            raise ContractError(
-                f"the model takes {sorted(self.contract.inputs)}, got {sorted(frames)}",
-                remedy=f"give a picture for each: {{{', '.join(f'{name!r}: ...' for name in self.contract.inputs)}}}",
-            )
+        """As :meth:`~leakdet_tf.core.contract.Contract.prepare`."""
+        return self.contract.prepare(images)
 
     def outputs(self, images: Mapping[str, Pixels]) -> dict[str, npt.NDArray[np.float32]]:
         """Raw outputs, float32 by name, for original pixels (H, W, C) by input name."""
@@ -187,7 +178,7 @@ class Predictor:
             self.outputs(bundle.golden[number % len(bundle.golden)].images)
 
 
-def _runtime(bundle: Bundle, threads: int | None) -> tuple[Backend, Bundle]:
+def _open_runtime(bundle: Bundle, threads: int | None) -> tuple[Backend, Bundle]:
     # an engine differs from model.onnx by its precision: its own golden answers come with it
     if bundle.card.get("kind") == "tensorrt":
         from leakdet_tf.edge.tensorrt import open_engine
@@ -201,7 +192,7 @@ def _dtypes(outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, np.dtype[Any]]
     return {name: array.dtype for name, array in outputs.items()}
 
 
-def _opened(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> Bundle:
+def _open(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> Bundle:
     if not isinstance(bundle, Bundle):
         return open_bundle(bundle, trusted=trusted)
     if trusted is not None:

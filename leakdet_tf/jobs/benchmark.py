@@ -18,8 +18,9 @@ from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import Size, decode, resize
 from leakdet_tf.edge.benchmark import MAX_FRAMES, Frames, Request, frame_bytes, golden_frames
-from leakdet_tf.edge.bundle import SUMS, Bundle, open_bundle
+from leakdet_tf.edge.bundle import Bundle, open_bundle
 from leakdet_tf.edge.machine import cores, facts
+from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.jobs.predict import find_pictures
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
 
@@ -90,7 +91,7 @@ def benchmark(
         raise LeakdetError("threads and runs must be at least 1, warm-up and seconds at least 0")
     draw = _drawing() if plot else None
     if trusted is not None:
-        from leakdet_tf.edge.trust import public_key
+        from leakdet_tf.edge.keys import public_key
 
         public_key(trusted)
     for path in map(Path, filter(None, (json_file, plot))):  # found out now, not after minutes of measuring

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import ConfigError, LeakdetError
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.jobs.run.parts import parts_of_run

@@ -20,7 +20,7 @@ from leakdet_tf.core.files import write_json
 from leakdet_tf.core.images import decode
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import task_named
-from leakdet_tf.data.check import Checked, Decoded
+from leakdet_tf.data.checks import Checked, Decoded
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.similar import TURNS, Pair, near_duplicates, turned
 from leakdet_tf.jobs.run.data import render_if_absent

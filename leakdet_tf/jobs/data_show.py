@@ -19,8 +19,8 @@ from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.core.records import IGNORE
 from leakdet_tf.core.tasks import task_named
-from leakdet_tf.data.augment import augment, augment_alone, only, training_key
-from leakdet_tf.data.augment_boxes import Boxes, augment_boxes_alone
+from leakdet_tf.data.augmentation import augment, augment_alone, only, training_key
+from leakdet_tf.data.augmentation_boxes import Boxes, augment_boxes_alone
 from leakdet_tf.data.cache import Cache, fill
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mosaic import changed_picture

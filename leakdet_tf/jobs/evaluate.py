@@ -25,9 +25,10 @@ from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.items import FOLDERS, Item, count_rendered, told_of_rendered
 from leakdet_tf.data.readers import find_items, find_splits, turned_parts
 from leakdet_tf.jobs.run.data import render_if_absent
+from leakdet_tf.jobs.run.notebook import figure_rows, shown
 from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.parts import parts_of_run
-from leakdet_tf.jobs.run.runs import Log, Opened, open_model
+from leakdet_tf.jobs.run.runs import Log, Opened, open_model, say
 from leakdet_tf.jobs.tasks import jobs_task
 from leakdet_tf.jobs.tasks.classify import answer
 from leakdet_tf.training.progress import track
@@ -37,21 +38,25 @@ TABLE = "labels.csv"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A finished report and the files it was written to."""
+    """A finished report and the files it was written to. A notebook shows its figures."""
 
     report: dict[str, Any]
     files: list[Path]
 
+    def _repr_html_(self) -> str:
+        where = f"{self.report.get('kind')} on {self.report.get('split')} of {self.report.get('data')}"
+        return shown(where, ("figure", "value", "low", "high"), figure_rows(self.report["metrics"]), self.files)
+
 
 def evaluate(
-    model: str,
+    model: str | Path,
     *,
-    data: str | None,
-    split: str,
-    experiment: str | None,
-    overrides: Sequence[str],
-    out: str | None,
-    log: Log,
+    data: str | None = None,
+    split: str = "test",
+    experiment: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    log: Log = say,
     source: str | None = None,
 ) -> Evaluated:
     """Measure a run or a bundle and write ``metrics.json``, ``report.png`` and ``worst.png``.
@@ -285,7 +290,7 @@ def _unlabelled(opened: Opened, name: str, files: Sequence[Path], log: Log) -> A
         DataError: none can be read.
     """
     predictor, rows, ids = opened.predictor, [], []
-    frames = pair_pictures(files, opened, (), log=log)
+    frames = pair_pictures(files, opened, log=log)
     for frame in track(frames, "answering strangers", len(frames)):
         try:
             images = predictor.load(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from leakdet_tf.core.tasks.segment import viewable
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.mask_files import MaskFinder
 from leakdet_tf.data.readers import read, truth_tables
-from leakdet_tf.edge.bundle import SUMS
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.jobs.predict import find_pictures, out_names
 from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.parts import parts_of_run
@@ -68,7 +68,7 @@ def explain(
     masks: bool = False,
     layer: str | None = None,
     target: str | None = None,
-    inputs: Sequence[str] = (),
+    inputs: Mapping[str, str | Path] | None = None,
     out: str,
     log: Log,
 ) -> Explained:
@@ -83,7 +83,7 @@ def explain(
         target: name of the class to explain; by default a classifier's of the highest score, a segmenter's painted
             one with most pixels. ``truth`` is the true one, whatever was decided: of several a classifier's of the
             highest score, a segmenter's with most pixels.
-        inputs: as for ``predict``: ``NAME=FOLDER`` of a model's other inputs.
+        inputs: as for ``predict``: folders of a model's other inputs.
         out: folder for the answers.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
@@ -235,7 +235,7 @@ class _Work:
         image = case.images[self.contract.primary]
         predicted = self.predictor.predict(case.images)
         reading = self.task.read(predicted, case.truth, self.contract, self.index, self.truly)
-        inputs, geometry = self.predictor.prepare(case.images)
+        inputs, geometry = self.contract.prepare(case.images)
         heat: Heat = np.zeros(image.shape[:2], np.float32)
         if reading.index is not None:
             batch = {name: pixels[None] for name, pixels in inputs.items()}

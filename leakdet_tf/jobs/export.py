@@ -12,24 +12,38 @@ import numpy as np
 
 from leakdet_tf.analysis.stats.intervals import bounded, cell
 from leakdet_tf.analysis.tables import text_table
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.config.schema import Experiment
+from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import Pixels
 from leakdet_tf.data.items import Item
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import keys
 from leakdet_tf.edge.predictor import Predictor
-from leakdet_tf.export.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
-from leakdet_tf.export.parity import Recalled
+from leakdet_tf.formats.bundle import FORMATS, Calibration, Evidence, Exported, Metric, make_bundle, require, tidy
+from leakdet_tf.formats.parity import Recalled
 from leakdet_tf.jobs.run.data import samples
+from leakdet_tf.jobs.run.notebook import shown
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.resume import locked
-from leakdet_tf.jobs.run.runs import MODEL, Log, Opened, open_model
+from leakdet_tf.jobs.run.runs import MODEL, Log, Opened, open_model, say
 from leakdet_tf.jobs.tasks import jobs_task
 
 
-def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
+class Bundles(list[Exported]):
+    """The bundles that were made. A notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (one.name, f"{one.model_bytes / 1e6:.2f}", f"{one.p50_ms:.1f}", f"{one.metric.value:.4f}", one.folder)
+            for one in self
+        ]
+        figure = self[0].metric.name if self else "figure"
+        return shown("bundles", ("format", "MB", "p50 ms", figure, "folder"), rows)
+
+
+def export(run: str | Path, *, overrides: Sequence[str] = (), log: Log = say, **tables: Any) -> Bundles:
     """Export a run in every format of its ``[export]`` table, held against its Keras model on validation pictures.
 
     Nobody else may be at work in the run. What a killed export left there is put right.
@@ -42,7 +56,7 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
         raise LeakdetError(f"{run}: is a bundle already", remedy="give the run's folder")
     if opened.note:
         raise LeakdetError(f"{run}: did not finish", remedy="train it to the end; an unfinished model is not exported")
-    settings = load(opened.experiment, overrides)
+    settings = load(opened.experiment, overrides, tables)
     with locked(opened.folder):
         tidy(opened.folder / "export")
         return write_bundles(opened, settings, parts_of_run(settings, opened.folder, log=log), facts={}, log=log)
@@ -50,7 +64,7 @@ def export(run: str, *, overrides: Sequence[str], log: Log) -> list[Exported]:
 
 def write_bundles(
     opened: Opened, settings: Experiment, parts: Mapping[str, Sequence[Item]], *, facts: dict[str, Any], log: Log
-) -> list[Exported]:
+) -> Bundles:
     """Make a bundle of each format asked for, in ``<run>/export/<format>``, and print one table of them.
 
     Pictures to calibrate on come from ``parts["train"]`` alone, those to compare and measure on from ``parts["val"]``.
@@ -63,17 +77,19 @@ def write_bundles(
     wanted = settings.export.formats
     require(wanted)
     if not wanted:
-        return []
+        return Bundles()
     if settings.export.key:
-        trust.private_key(settings.export.key)  # a key that cannot sign is told before the work
+        keys.private_key(settings.export.key)  # a key that cannot sign is told before the work
     items = drawn_from(parts["val"], settings.export.pictures, settings.seed)
     predictor = opened.predictor
-    made: list[Exported] = []
+    made = Bundles()
     refused: dict[str, LeakdetError] = {}
     with tempfile.TemporaryDirectory() as scratch:
         calibration = None
         if parts["train"] and any(FORMATS[name].calibrated for name in wanted):
-            calibration = calibration_of(predictor, settings, parts["train"], Path(scratch) / "calibration.npz")
+            calibration = calibration_of(
+                predictor.contract, settings, parts["train"], Path(scratch) / "calibration.npz"
+            )
         evidence = Evidence(
             Predictor.over(Recalled(predictor.backend, Path(scratch)), predictor.contract),
             Frames(settings, items),
@@ -142,7 +158,7 @@ def metric_of(predictor: Predictor, settings: Experiment, items: Sequence[Item])
     return Metric(task.METRIC, value, found["low"], found["high"])
 
 
-def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[Item], path: Path) -> Calibration:
+def calibration_of(contract: Contract, settings: Experiment, items: Sequence[Item], path: Path) -> Calibration:
     """Write ``export.calibration`` training pictures, drawn by the experiment's seed, as the model takes them.
 
     A black and a white picture are added: ranges chosen on dark pictures alone would clip bright ones. An input of 16
@@ -150,18 +166,18 @@ def calibration_of(predictor: Predictor, settings: Experiment, items: Sequence[I
     stretched to hold it: it has its first picture there again.
 
     Args:
-        predictor: for its contract's inputs.
+        contract: the model's.
         settings: the experiment.
         items: the training split, and nothing else.
         path: the ``.npz`` to write: one array (N, h, w, C) by input name.
     """
     drawn = drawn_from(items, settings.export.calibration, settings.seed)
-    parts: dict[str, list[Pixels]] = {name: [] for name in predictor.contract.inputs}
+    parts: dict[str, list[Pixels]] = {name: [] for name in contract.inputs}
     for sample in samples(settings, drawn):
-        for name, pixels in predictor.prepare(sample.images)[0].items():
+        for name, pixels in contract.prepare(sample.images)[0].items():
             parts[name].append(pixels)
-    frames = {name: 2 if spec.dtype == "uint8" else 0 for name, spec in predictor.contract.inputs.items()}
-    for name, spec in predictor.contract.inputs.items():
+    frames = {name: 2 if spec.dtype == "uint8" else 0 for name, spec in contract.inputs.items()}
+    for name, spec in contract.inputs.items():
         if frames[name]:
             parts[name] += [np.full(spec.shape, value, np.uint8) for value in (0, 255)]
         elif any(frames.values()):

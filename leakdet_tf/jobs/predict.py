@@ -6,7 +6,7 @@ import csv
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,28 +22,38 @@ from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.protocol import Task
+from leakdet_tf.jobs.run.notebook import shown
 from leakdet_tf.jobs.run.partners import pair_pictures
-from leakdet_tf.jobs.run.runs import Log, open_model
+from leakdet_tf.jobs.run.runs import Log, open_model, say
+
+_SHOWN = 8  # lines and overlays in a notebook
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many pictures were answered, how many could not be read, and where the answers are."""
+    """How many pictures were answered, how many could not be read, and where the answers are. A notebook shows some."""
 
     answered: int
     refused: int
     table: Path
 
+    def _repr_html_(self) -> str:
+        with self.table.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        overlays = [Path(row[head.index("overlay")]) for row in rows[:_SHOWN]]
+        title = f"{self.table}: {self.answered} answered, {self.refused} refused"
+        return shown(title, head, rows[:_SHOWN], overlays)
+
 
 def predict(
-    model: str,
-    sources: Sequence[str],
+    model: str | Path,
+    sources: str | Path | Sequence[str | Path],
     *,
-    out: str,
-    threads: int | None,
+    out: str | Path = "predictions",
+    threads: int | None = None,
     trusted: str | None = None,
-    inputs: Sequence[str] = (),
-    log: Log,
+    inputs: Mapping[str, str | Path] | None = None,
+    log: Log = say,
 ) -> Predicted:
     """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
     ``boxes.csv`` with a line for each box.
@@ -55,13 +65,14 @@ def predict(
         out: folder for the answers.
         threads: CPU threads of an exported model.
         trusted: the public key, in PEM, that must have signed the bundle; None takes any model.
-        inputs: ``NAME=FOLDER`` of other inputs; see :func:`~leakdet_tf.jobs.run.partners.pair_pictures`.
+        inputs: folders of other inputs' pictures; see :func:`~leakdet_tf.jobs.run.partners.pair_pictures`.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
     Raises:
         DataError: nothing matches a source, or the answers cannot be written.
     """
-    pictures = find_pictures(sources)
+    given = [sources] if isinstance(sources, str | Path) else sources
+    pictures = find_pictures([str(one) for one in given])
     opened = open_model(model, threads=threads, trusted=trusted)
     if opened.note:
         log(opened.note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import keys, signing
 from leakdet_tf.jobs.benchmark import find_bundles
 from leakdet_tf.jobs.run.runs import Log
 
@@ -21,6 +21,6 @@ def sign(sources: Sequence[str], *, key: str, replace: bool, log: Log) -> None:
     Raises:
         LeakdetError: the key cannot sign, or a bundle is refused; those that were told before it are signed.
     """
-    trust.private_key(key)
+    keys.private_key(key)
     for folder in find_bundles(sources):
-        log(f"{folder}: signed by {trust.sign(folder, key, replace=replace)}")
+        log(f"{folder}: signed by {signing.sign(folder, key, replace=replace)}")

@@ -129,7 +129,7 @@ def _model(experiment: str | None, run: str | None, overrides: Sequence[str], lo
             raise ConfigError(f"{experiment}: trains no classifier", remedy='set task.kind = "classify"')
         from leakdet_tf.jobs.fit import fit
 
-        done = fit(experiment, overrides, echo=log)
+        done = fit(experiment, overrides, log=log)
         if done.interrupted or done.terminated:
             raise LeakdetError(f"{done.folder}: its training was cut short", remedy="train again, then give --run")
         run = str(done.folder)
@@ -202,7 +202,7 @@ def judge(root: Path, listed: Listed, predictor: Predictor, words: Words) -> Ite
                 yield Judged(*about, fault=f"has {len(wanted)} labels, the model answers one")
                 continue
             try:
-                inputs, geometry = predictor.prepare(predictor.load(path))
+                inputs, geometry = contract.prepare(predictor.load(path))
             except (ImageError, ContractError) as error:
                 yield Judged(*about, fault=f"unreadable: {str(error.args[0]).removeprefix(f'{path}: ')}")
                 continue

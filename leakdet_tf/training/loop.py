@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from leakdet_tf.core.labels import Labelling
 from leakdet_tf.training.best import mend_best
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
-from leakdet_tf.training.detection_losses import BoxObjective
 from leakdet_tf.training.faults import Explosion, said_plainly
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.measure import Measure, Score, Scored
@@ -45,6 +44,48 @@ class Outcome:
     best_sha256: str
     rows: list[dict[str, float]]
     steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What training learns from, and what it is watched on.
+
+    Attributes:
+        training: from first and last epoch (from 0, the last left out), and how many batches of the first are left out,
+            to one stream of their batches.
+        validation: batches, read again after each epoch.
+        pictures: training pictures an epoch.
+        steps: training batches an epoch.
+        labelling: what the targets' labels mean; the classes alone when left out.
+        amounts: training pixels (or pictures) of each class.
+        score: of a task that needs it: after each epoch it takes every validation picture's output, one after the
+            other in the stream's order, and gives figures by name, the one that is watched among them.
+    """
+
+    training: Callable[[int, int, int], Any]
+    validation: Any
+    pictures: int
+    steps: int
+    labelling: Labelling | None = None
+    amounts: Sequence[int] = ()
+    score: Score | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Where training tells what it does.
+
+    Attributes:
+        folder: the run folder.
+        log: takes one line an epoch.
+        identity: digests of what the run was started with, by name, for its checkpoints.
+        tell: takes each epoch's row of ``history.csv``.
+    """
+
+    folder: Path
+    log: Callable[[str], None]
+    identity: Mapping[str, str] = field(default_factory=dict)
+    tell: Callable[[Mapping[str, float]], None] | None = None
 
 
 def logits_model(model: Any) -> Any:
@@ -163,22 +204,7 @@ def compiled(
 
 
 def train(
-    model: Any,
-    contract: Contract,
-    settings: Train,
-    *,
-    training: Callable[[int, int, int], Any],
-    validation: Any,
-    pictures: int,
-    steps: int,
-    folder: Path,
-    log: Callable[[str], None],
-    labelling: Labelling | None = None,
-    pixels: Sequence[int] = (),
-    identity: Mapping[str, str] | None = None,
-    start: Checkpoint | None = None,
-    score: Score | None = None,
-    tell: Callable[[Mapping[str, float]], None] | None = None,
+    model: Any, contract: Contract, settings: Train, feed: Feed, account: Account, *, start: Checkpoint | None = None
 ) -> Outcome:
     """Fit ``model`` in place, stage by stage.
 
@@ -194,20 +220,9 @@ def train(
         model: from a factory, with a layer named ``logits``.
         contract: class names and head activation.
         settings: the experiment's ``[train]``.
-        training: from first and last epoch (from 0, the last left out), and how many batches of the first are left out,
-            to one stream of their batches.
-        validation: batches, read again after each epoch.
-        pictures: training pictures an epoch.
-        steps: training batches an epoch.
-        folder: the run folder.
-        log: takes one line an epoch.
-        labelling: what the targets' labels mean; the classes alone when left out.
-        pixels: training pixels (or pictures) of each class.
-        identity: digests of what the run was started with, by name, for its checkpoints.
+        feed: what is learnt from.
+        account: where it is told.
         start: the run's checkpoint to go on from.
-        score: of a detector, which needs it: after each epoch it takes every validation picture's raw output (A,
-            64 + C), one after the other in the stream's order, and gives figures by name, ``map`` among them.
-        tell: takes each epoch's row of ``history.csv``.
 
     Raises:
         ValueError: a task that needs a ``score`` has none.
@@ -215,21 +230,22 @@ def train(
             model that it names is lost. What earlier epochs wrote stays.
     """
     task = training_task(contract.task)
-    if task.SCORED and score is None:
+    if task.SCORED and feed.score is None:
         raise ValueError(f"to {contract.task}, training takes a score")
+    folder, log, score, validation, steps = account.folder, account.log, feed.score, feed.validation, feed.steps
     interrupt = Interrupt()
     last = folder / "checkpoints" / "last.keras"
     remedy = f"lower train.learning_rate (now {settings.learning_rate:g}); models of epochs before are in {last.parent}"
     monitor, called = task.MONITOR
     pace = Pace(settings.checkpoint_every, settings.checkpoint_seconds, settings.keep, settings.checkpoint_steps)
     keeper = Keeper(model, last.parent, monitor=monitor, patience=settings.patience, pace=pace)
-    history, waiting = History(folder / "history.csv", tell), Waiting()
-    lines = Lines(settings.total_epochs, pictures, settings.batch_size, log, monitor=monitor, called=called)
+    history, waiting = History(folder / "history.csv", account.tell), Waiting()
+    lines = Lines(settings.total_epochs, feed.pictures, settings.batch_size, log, monitor=monitor, called=called)
     exploding = (
         f"lower train.learning_rate (now {settings.learning_rate:g}), or set train.loss_limit = 0 if it is as it should"
     )
     explosion, watch = Explosion(settings.loss_limit, exploding), Watch(interrupt, remedy)
-    saver = Saver(model, last.parent, keeper, history, dict(identity or {}), pace, explosion)
+    saver = Saver(model, last.parent, keeper, history, dict(account.identity), pace, explosion)
     # behind the history, whose rows are the same from run to run
     lasting = [keeper, history, waiting, lines, Board(folder / "tensorboard"), saver]
     stages = settings.stage or [Stage(epochs=settings.epochs, train=[ALL])]
@@ -255,8 +271,8 @@ def train(
                     model,
                     contract,
                     _of_stage(settings, stage),
-                    labelling=labelling,
-                    pixels=pixels,
+                    labelling=feed.labelling,
+                    pixels=feed.amounts,
                     total=steps * stage.epochs,
                 )
                 if within and start is not None:
@@ -277,14 +293,14 @@ def train(
                 callbacks = [explosion, watch, *measures, *lasting]
                 with said_plainly(settings.batch_size):
                     if within and start is not None and start.state.step:
-                        rest = waiting.timed(training(first, first + 1, start.state.step))
+                        rest = waiting.timed(feed.training(first, first + 1, start.state.step))
                         finish_epoch(
                             trained, rest, validation, steps=steps, start=start, callbacks=callbacks, counts=counts
                         )
                         first += 1
                     if first < end and not keeper.stopped_early:
                         trained.fit(
-                            waiting.timed(training(first, end, 0)),
+                            waiting.timed(feed.training(first, end, 0)),
                             validation_data=validation,
                             initial_epoch=first,
                             epochs=end,

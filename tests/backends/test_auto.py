@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.jobs.run.backend import BACKENDS
 from leakdet_tf.jobs.run.throughput import Throughput, fastest
 
@@ -77,7 +77,7 @@ def of_torch(input_shape, classes):
     return few_layers(input_shape, classes)
 """
 DECIDE = """import sys
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.jobs.run.throughput import decided
 
 sets = ["model={{factory = 'particular:of_torch'}}", "data.inputs.image.size=[32, 32]", "train.backend=auto"]

@@ -85,7 +85,7 @@ def echo(line):
     if line.startswith("epoch 1/"):
         os.kill(os.getpid(), signal.SIGTERM)
 
-sys.exit(75 if fit({experiment!r}, {sets!r}, echo=echo).terminated else 1)
+sys.exit(75 if fit({experiment!r}, {sets!r}, log=echo).terminated else 1)
 """
 
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leakdet_tf.core.contract import PALETTE, ClassSpec, Contract, classes_of
@@ -194,3 +195,18 @@ def test_other_tasks_have_no_threshold_and_write_none() -> None:
     assert "threshold" not in plain.to_dict()
     with pytest.raises(ContractError, match="threshold has no meaning to segment"):
         dataclasses.replace(plain, threshold=0.4)
+
+
+def test_prepare_gives_every_input_and_where_the_primary_frame_lies() -> None:
+    inputs = {"image": ImageSpec(64, 96), "thermal": ImageSpec(32, 32, channels=1, dtype="uint16")}
+    contract = Contract("classify", inputs, classes_of(["a", "b"]))
+    images = {"thermal": np.zeros((50, 70, 1), np.uint16), "image": np.zeros((48, 40, 3), np.uint8)}
+    given, geometry = contract.prepare(images)
+    assert {name: (array.shape, array.dtype) for name, array in given.items()} == {
+        "image": ((64, 96, 3), np.uint8),
+        "thermal": ((32, 32, 1), np.uint16),
+    }
+    assert list(given) == ["image", "thermal"]
+    assert geometry == inputs["image"].apply(images["image"])[1]
+    with pytest.raises(ContractError, match="thermal: has uint8 pixels"):
+        contract.prepare({**images, "thermal": np.zeros((50, 70, 1), np.uint8)})

@@ -21,8 +21,8 @@ from leakdet_tf.core.errors import BundleError
 from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.backends.litert import LiteRTBackend
 from leakdet_tf.edge.bundle import MOST_TOLERANCE
-from leakdet_tf.edge.calibration import parsed
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.edge.calibration_set import parse_pictures
+from leakdet_tf.formats.bundle import FORMATS
 
 Seal = Callable[[Path], None]
 WATCH = Path(__file__).parents[2] / "tflite" / "watch.py"
@@ -114,7 +114,7 @@ def test_golden_frames_that_no_archive_gives_are_one_line(own_small: Path, seal:
 @pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES.keys())
 def test_so_are_calibration_pictures(small_bundle: Path, content: bytes) -> None:
     with pytest.raises(BundleError, match=r"x\.npz: calibration pictures cannot be read"):
-        parsed(content, Contract.load(small_bundle / "contract.json"), where="x.npz")
+        parse_pictures(content, Contract.load(small_bundle / "contract.json"), where="x.npz")
 
 
 def test_members_that_would_fill_the_memory_are_not_unpacked(

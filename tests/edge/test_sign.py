@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from leakdet_tf.cli import main
 from leakdet_tf.core import files
 from leakdet_tf.core.errors import LeakdetError
-from leakdet_tf.edge import Predictor, open_bundle, trust
-from leakdet_tf.export.bundle import FORMATS
+from leakdet_tf.edge import Predictor, open_bundle, signing
+from leakdet_tf.edge.keys import fingerprint, public_key
+from leakdet_tf.formats.bundle import FORMATS
 from tests.disks import MOUNTS, WHY
 
 CERTIFICATE = ("certificate.json", "certificate.sig")
@@ -59,7 +60,7 @@ def test_what_it_has_signed_opens_for_the_key_and_it_says_which(
     own_small: Path, keys: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sign(own_small, keys["maker.key"]) == 0
-    own = trust.fingerprint(trust.public_key(keys["maker.pub"]))
+    own = fingerprint(public_key(keys["maker.pub"]))
     assert capsys.readouterr().out == f"{own_small}: signed by {own}\n"
     assert Predictor(own_small, trusted=keys["maker.pub"]).contract.task == "segment"
     with pytest.raises(LeakdetError, match="not signed by the trusted key"):
@@ -140,7 +141,7 @@ def test_another_key_s_certificate_stays_unless_it_is_to_be_replaced(
 ) -> None:
     assert sign(own_small, keys["other.key"]) == 0
     before = certificate_of(own_small)
-    theirs = trust.fingerprint(trust.public_key(keys["other.pub"]))
+    theirs = fingerprint(public_key(keys["other.pub"]))
     assert sign(own_small, keys["maker.key"]) == 2
     line = line_of(capsys)
     assert f"signed by the key '{theirs[:16]}' already" in line
@@ -188,7 +189,7 @@ def test_a_write_that_is_broken_off_leaves_what_was_there(
     error: BaseException,
 ) -> None:
     if signed:
-        trust.sign(own_small, keys["other.key"])
+        signing.sign(own_small, keys["other.key"])
     before, there = certificate_of(own_small), sorted(path.name for path in own_small.iterdir())
     calls, fsync = [0], os.fsync
 
@@ -200,7 +201,7 @@ def test_a_write_that_is_broken_off_leaves_what_was_there(
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises((LeakdetError, KeyboardInterrupt)):
-        trust.sign(own_small, keys["maker.key"], replace=True)
+        signing.sign(own_small, keys["maker.key"], replace=True)
     monkeypatch.undo()
     assert certificate_of(own_small) == before
     assert sorted(path.name for path in own_small.iterdir()) == there
@@ -210,7 +211,7 @@ def test_a_write_that_is_broken_off_leaves_what_was_there(
 
 KILLED = """
 import os, pathlib, sys
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import signing
 done, replace = [], pathlib.Path.replace
 def killed(self, target):
     if len(done) == int(sys.argv[3]):
@@ -218,7 +219,7 @@ def killed(self, target):
     done.append(target)
     return replace(self, target)
 pathlib.Path.replace = killed
-trust.sign(pathlib.Path(sys.argv[1]), sys.argv[2])
+signing.sign(pathlib.Path(sys.argv[1]), sys.argv[2])
 """
 
 

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.edge import Predictor, open_bundle, reading
-from leakdet_tf.edge.bundle import open_again, read_sums, sums_text
-from leakdet_tf.edge.calibration import read_pictures
+from leakdet_tf.edge.bundle import open_again
+from leakdet_tf.edge.calibration_set import read_pictures
+from leakdet_tf.edge.sums import read_sums, sums_text
 
 PUBLIC = Ed25519PrivateKey.from_private_bytes(b"\1" * 32).public_key()
 PEM = PUBLIC.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

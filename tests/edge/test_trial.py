@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from leakdet_tf.core.errors import BundleError, ContractError, MissingExtraError
-from leakdet_tf.edge import Predictor, open_bundle, trial
+from leakdet_tf.edge import Predictor, open_bundle, trial, trial_child
 
 Seal = Callable[[Path], None]
 MUTATIONS, FATAL = 40, 6
@@ -171,7 +171,7 @@ def test_a_child_that_does_not_end_is_stopped(small_bundle: Path, monkeypatch: p
 
 
 def test_where_no_process_can_be_started_one_line_says_so(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leakdet_tf.edge.trial.sys.executable", str(small_bundle / "absent"))
+    monkeypatch.setattr("leakdet_tf.core.children.sys.executable", str(small_bundle / "absent"))
     with pytest.raises(BundleError, match="no process can be started"):
         Predictor(small_bundle, try_first=True)
 
@@ -192,7 +192,7 @@ def test_what_the_child_refuses_reads_as_without_it(own_small: Path, seal: Seal)
 @pytest.mark.parametrize("kind", [ContractError, MissingExtraError])
 def test_errors_keep_their_kind(small_bundle: Path, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     said = json.dumps({"kind": kind.__name__, "message": "no such thing", "remedy": "get one"})
-    child(monkeypatch, f"print({said!r}); raise SystemExit({trial._REFUSED})")
+    child(monkeypatch, f"print({said!r}); raise SystemExit({trial.REFUSED})")
     with pytest.raises(kind, match=r"^no such thing; get one$"):
         Predictor(small_bundle, try_first=True)
 
@@ -213,7 +213,7 @@ def test_a_file_replaced_meanwhile_is_refused_before_parsing(
     monkeypatch.setattr("leakdet_tf.edge.bundle.json.loads", lambda *_: pytest.fail("a parser saw it"))
     monkeypatch.setattr("leakdet_tf.edge.bundle.read_arrays", lambda *_, **__: pytest.fail("a parser saw it"))
     monkeypatch.setattr("sys.stdout.write", said.append)
-    assert trial.main(str(own_small), opened.digest, 1) == trial._REFUSED
+    assert trial_child.main(str(own_small), opened.digest, 1) == trial.REFUSED
     assert says in said[0]
 
 
@@ -236,8 +236,8 @@ def test_the_child_finds_its_packages_and_not_the_working_folder_s(
 def test_the_child_s_memory_and_time_are_limited() -> None:
     code = (
         "import resource\n"
-        "from leakdet_tf.edge import trial\n"
-        "trial._limit(3 << 30)\n"
+        "from leakdet_tf.edge import trial_child\n"
+        "trial_child._limit(3 << 30)\n"
         "for what in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE):\n"
         "    print(*resource.getrlimit(what))\n"
         "try:\n"
@@ -254,9 +254,9 @@ def test_the_child_s_memory_and_time_are_limited() -> None:
 def test_the_child_imports_the_edge_alone(small_bundle: Path) -> None:
     code = (
         "import sys\n"
-        "from leakdet_tf.edge import open_bundle, trial\n"
+        "from leakdet_tf.edge import open_bundle, trial_child\n"
         f"folder = {str(small_bundle)!r}\n"
-        "assert trial.main(folder, open_bundle(folder).digest, 1) == 0\n"
+        "assert trial_child.main(folder, open_bundle(folder).digest, 1) == 0\n"
         "heavy = {'tensorflow', 'keras', 'pydantic', 'rich', 'cv2', 'cryptography', 'onnxruntime', 'click'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
-from leakdet_tf.edge import Predictor, open_bundle, trust
+from leakdet_tf.edge import Predictor, keys, open_bundle, signing, trust
 
 FILES = ["model.tflite", "contract.json", "golden.npz", "card.json", "SHA256SUMS", "certificate.json"]
 
@@ -47,7 +47,7 @@ KEY, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for num
 def signed(own_small: Path, tmp_path: Path) -> Path:
     (tmp_path / "maker.key").write_bytes(pem(KEY))
     (tmp_path / "maker.pub").write_bytes(public(KEY))
-    trust.sign(own_small, tmp_path / "maker.key")
+    signing.sign(own_small, tmp_path / "maker.key")
     return own_small
 
 
@@ -95,7 +95,7 @@ def test_the_certificate_says_what_was_signed_and_by_whom(signed: Path) -> None:
     assert certificate["contract"] == open_bundle(signed).contract.id
     assert certificate["contract_sha256"] == sums["contract.json"]
     assert certificate["card_sha256"] == sums["card.json"]
-    assert certificate["key"] == trust.fingerprint(KEY.public_key())
+    assert certificate["key"] == keys.fingerprint(KEY.public_key())
     assert certificate["signed"].endswith("+00:00")
     assert len((signed / "certificate.sig").read_bytes()) == 64
     assert "certificate" not in (signed / "SHA256SUMS").read_text()
@@ -107,7 +107,7 @@ def test_openssl_makes_the_keys_and_checks_the_certificate(own_small: Path, tmp_
     assert len(lines) == 3
     for line in lines[:2]:
         subprocess.run(line.split(), cwd=tmp_path, check=True, capture_output=True)
-    trust.sign(own_small, tmp_path / "maker.key")
+    signing.sign(own_small, tmp_path / "maker.key")
     for name in ("certificate.json", "certificate.sig"):
         shutil.copy(own_small / name, tmp_path)
     done = subprocess.run(lines[2].split(), cwd=tmp_path, check=False, capture_output=True, text=True)
@@ -217,16 +217,16 @@ def test_certificates_of_another_kind_are_refused(signed: Path, key: str, value:
 def test_what_is_damaged_is_not_signed(own_small: Path) -> None:
     (own_small / "card.json").write_bytes(b"{}")
     with pytest.raises(BundleError, match="SHA-256"):
-        trust.sign(own_small, pem(KEY))
+        signing.sign(own_small, pem(KEY))
     assert not (own_small / "certificate.json").exists()
 
 
 def test_signing_again_replaces_the_certificate_another_key_s_only_if_asked(signed: Path) -> None:
-    trust.sign(signed, pem(KEY))
+    signing.sign(signed, pem(KEY))
     Predictor(signed, trusted=public(KEY))
     with pytest.raises(BundleError, match=r"certificate\.json: signed by the key .* already, not by"):
-        trust.sign(signed, pem(OTHER))
-    trust.sign(signed, pem(OTHER), replace=True)
+        signing.sign(signed, pem(OTHER))
+    signing.sign(signed, pem(OTHER), replace=True)
     Predictor(signed, trusted=public(OTHER))
     refused(signed, "not signed by the trusted key")
 
@@ -253,10 +253,10 @@ WRONG_PUBLIC = {
 def test_a_wrong_signing_key_is_one_line_that_names_it(
     own_small: Path, tmp_path: Path, content: bytes, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(trust.PASSPHRASE, raising=False)
+    monkeypatch.delenv(keys.PASSPHRASE, raising=False)
     (tmp_path / "maker.key").write_bytes(content)
     with pytest.raises(LeakdetError, match=says) as caught:
-        trust.sign(own_small, tmp_path / "maker.key")
+        signing.sign(own_small, tmp_path / "maker.key")
     assert str(caught.value).startswith(str(tmp_path / "maker.key"))
     assert "\n" not in str(caught.value)
     assert not (own_small / "certificate.json").exists()
@@ -279,18 +279,18 @@ def test_a_key_that_cannot_be_read_is_named(signed: Path, place: str) -> None:
 def test_an_encrypted_key_takes_its_passphrase_from_the_environment(
     own_small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(trust.PASSPHRASE, "wrong")
+    monkeypatch.setenv(keys.PASSPHRASE, "wrong")
     with pytest.raises(LeakdetError, match="is not its passphrase"):
-        trust.sign(own_small, pem(KEY, b"secret"))
-    monkeypatch.setenv(trust.PASSPHRASE, "secret")
-    trust.sign(own_small, pem(KEY, b"secret"))
-    trust.sign(own_small, pem(KEY))
+        signing.sign(own_small, pem(KEY, b"secret"))
+    monkeypatch.setenv(keys.PASSPHRASE, "secret")
+    signing.sign(own_small, pem(KEY, b"secret"))
+    signing.sign(own_small, pem(KEY))
     Predictor(own_small, trusted=public(KEY))
 
 
 def test_without_the_package_one_line_says_what_to_type(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-    for act in (lambda: Predictor(signed, trusted=public(KEY)), lambda: trust.sign(signed, pem(KEY))):
+    for act in (lambda: Predictor(signed, trusted=public(KEY)), lambda: signing.sign(signed, pem(KEY))):
         with pytest.raises(
             MissingExtraError, match=r"need the package cryptography .*; pip install 'leakdet_tf\[sign\]'$"
         ):
@@ -319,9 +319,9 @@ def test_the_oracle_s_vectors() -> None:
     tried = 0
     for group in json.loads(path.read_bytes())["testGroups"]:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(group["publicKey"]["pk"]))
-        public = trust.public_key(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        public = keys.public_key(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         for vector in group["tests"]:
-            found = trust.verified(public, bytes.fromhex(vector["msg"]), bytes.fromhex(vector["sig"]))
+            found = keys.verified(public, bytes.fromhex(vector["msg"]), bytes.fromhex(vector["sig"]))
             assert found == (vector["result"] == "valid"), vector["tcId"]
             tried += 1
     assert tried == 151

@@ -17,7 +17,7 @@ from PIL import Image
 
 from leakdet_tf.cli import main
 from leakdet_tf.edge import benchmark as edge
-from leakdet_tf.edge import trust
+from leakdet_tf.edge import keys, signing
 from leakdet_tf.jobs import benchmark as job
 
 
@@ -29,7 +29,7 @@ def private(number: int) -> bytes:
 @pytest.fixture
 def key(tmp_path: Path) -> str:
     """The public key that is trusted."""
-    public = trust.private_key(private(1)).public_key()
+    public = keys.private_key(private(1)).public_key()
     (tmp_path / "maker.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return str(tmp_path / "maker.pub")
 
@@ -47,7 +47,7 @@ def line_of(capsys: pytest.CaptureFixture[str]) -> str:
 
 WRONG = {
     "unsigned": (lambda folder: None, "not signed (certificate.json"),
-    "foreign": (lambda folder: trust.sign(folder, private(2)), "not signed by the trusted key"),
+    "foreign": (lambda folder: signing.sign(folder, private(2)), "not signed by the trusted key"),
 }
 
 
@@ -72,7 +72,7 @@ def test_what_the_key_has_not_signed_is_refused(
 
 
 def test_predict_answers_for_what_it_has_signed(own_small: Path, key: str, picture: str, tmp_path: Path) -> None:
-    trust.sign(own_small, private(1))
+    signing.sign(own_small, private(1))
     assert main(["predict", str(own_small), picture, "--out", str(tmp_path / "out"), "--trusted", key]) == 0
     (row,) = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert row["picture"] == picture
@@ -91,7 +91,7 @@ def test_predict_takes_no_run_then_and_says_so(
 def test_benchmark_measures_what_it_has_signed_of_a_run_and_names_the_rest(
     own_small: Path, small_bundle: Path, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trust.sign(own_small, private(1))
+    signing.sign(own_small, private(1))
     run = tmp_path / "run"
     shutil.copytree(own_small, run / "export" / "one")
     shutil.copytree(small_bundle, run / "export" / "two")
@@ -117,7 +117,7 @@ def test_what_is_measured_is_what_was_checked(
     own_small: Path, key: str, seal: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle is replaced between the check of its signature and the start of the process that measures it."""
-    trust.sign(own_small, private(1))
+    signing.sign(own_small, private(1))
     ask = job.ask
 
     def late(request: edge.Request) -> dict[str, Any]:

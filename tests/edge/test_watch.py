@@ -19,6 +19,9 @@ import cv2
 import numpy as np
 import pytest
 
+from leakdet_tf.core.errors import LeakdetError
+from leakdet_tf.core.records import Prediction
+
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "tflite" / "leakdet-watch.service"
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -256,3 +259,8 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     )
     ours = [line for line in done.stderr.splitlines() if "leakdet" in line]
     assert not ours
+
+
+def test_an_answer_of_another_package_s_task_is_no_guess(app: ModuleType) -> None:
+    with pytest.raises(LeakdetError, match="no words for an answer of kind Prediction"):
+        app.told(Prediction())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,7 +19,10 @@ from click.testing import CliRunner
 from leakdet_tf.cli import COMMANDS, cli
 from leakdet_tf.config.data import Synth
 from leakdet_tf.config.loading import known_keys, load
-from leakdet_tf.core.registry import REGISTRY, resolve
+from leakdet_tf.core.registry import REGISTRY, TASKS, resolve, task_module
+from leakdet_tf.core.tasks.protocol import Task
+from leakdet_tf.jobs.tasks.protocol import JobsTask
+from leakdet_tf.training.tasks.protocol import TrainingTask
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(p for folder in ("leakdet_tf", "tests", "benchmarks", "tflite") for p in (ROOT / folder).rglob("*.py"))
@@ -54,6 +59,109 @@ def test_the_import_rules_hold() -> None:
         [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """All that a file imports when it runs, in functions too: a module, and the name taken from it or ""."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from imports(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def circles(texts: dict[str, str]) -> set[tuple[str, ...]]:
+    """The modules that import each other, in any number of steps, of files' ``texts`` by module."""
+    reached: dict[str, set[str]] = {}
+    for module, text in texts.items():
+        taken = [f"{name}.{part}" if f"{name}.{part}" in texts else name for name, part in imports(ast.parse(text))]
+        reached[module] = {name for name in taken if name in texts}
+    for middle in texts:
+        for found in reached.values():
+            if middle in found:
+                found |= reached[middle]
+    return {
+        tuple(sorted(other for other in found if module in reached[other]))
+        for module, found in reached.items()
+        if module in found
+    }
+
+
+def test_no_two_modules_import_each_other() -> None:
+    paths = {
+        path: path.relative_to(ROOT).with_suffix("") for path in SOURCES if path.is_relative_to(ROOT / "leakdet_tf")
+    }
+    texts = {
+        ".".join(short.parts).removesuffix(".__init__"): path.read_text(encoding="utf-8")
+        for path, short in paths.items()
+    }
+    found = circles(texts)
+    assert not found, "these import each other: " + "; ".join(" ".join(circle) for circle in sorted(found))
+
+
+def test_a_circle_is_found_in_whatever_way_it_is_imported() -> None:
+    texts = {
+        "p": "from p.a import x",
+        "p.a": "from __future__ import annotations\nfrom p import b\nx = 1",
+        "p.b": "def act():\n    import p.c",
+        "p.c": "if x:\n    pass\nelse:\n    from p.a import x",
+        "p.d": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.e import y\nelse:\n    import p.a",
+        "p.e": "from p.d import z",
+    }
+    assert circles(texts) == {("p.a", "p.b", "p.c")}
+
+
+def named_tasks(tree: ast.AST) -> list[int]:
+    """Lines on which something is compared with a task's name, or chosen by it from a table."""
+    found = []
+    for node in ast.walk(tree):
+        parts: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            parts = [inner for part in (node.left, *node.comparators) for inner in ast.walk(part)]
+        elif isinstance(node, ast.Dict):
+            parts = [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        if any(isinstance(part, ast.Constant) and part.value in TASKS for part in parts):
+            found.append(node.lineno)
+    return found
+
+
+def test_only_a_task_s_own_modules_know_its_name() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "leakdet_tf").rglob("*.py"))
+        for line in named_tasks(ast.parse(path.read_text(encoding="utf-8")))
+        if path.stem not in TASKS or path.parent.name != "tasks"
+    }
+    registry = "leakdet_tf/core/registry.py"
+    assert not {place for place in found if not place.startswith(registry)}
+    assert len([place for place in found if place.startswith(registry)]) == 1  # the table that names them
+
+
+@pytest.mark.parametrize("text", ['a == "detect"', 'x in ("classify", "b")', '{"segment": 1}[kind]', '"detect" != a'])
+def test_a_comparison_with_a_task_s_name_is_seen(text: str) -> None:
+    assert named_tasks(ast.parse(text)) == [1]
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("floor", "protocol"), [("core", Task), ("training", TrainingTask), ("jobs", JobsTask)])
+def test_every_task_stands_on_every_floor(name: str, floor: str, protocol: type) -> None:
+    assert task_module(name, floor, protocol).__name__ == f"leakdet_tf.{floor}.tasks.{name}"
+    folder = ROOT / "leakdet_tf" / floor / "tasks"
+    assert (folder / f"{name}.py").is_file()
+    assert f"_{name}: {protocol.__name__} = {name}\n" in (folder / "__init__.py").read_text(encoding="utf-8")
+
+
+def test_a_file_in_jobs_is_a_command_of_its_name() -> None:
+    files = {path.stem for path in (ROOT / "leakdet_tf" / "jobs").glob("*.py")} - {"__init__"}
+    assert files <= {path.stem for path in (ROOT / "leakdet_tf" / "cli").glob("*.py")}
+    called = {name.replace(" ", "_").replace("GENERATOR", "render") for name in commands()}
+    assert files <= called
 
 
 def test_the_papers_heads_differ_in_their_activation_alone() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -37,12 +37,14 @@ def few_layers(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0
     return model
 
 
-def few_grids(input_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> Any:
-    """A detector of nine convolutions: uint8 (B, H, W, 3) → float32 (B, A, 64 + classes)."""
+def few_grids(
+    input_shape: tuple[int, int, int], classes: int, *, widths: Sequence[int] = (12, 16, 24, 24, 24), seed: int = 0
+) -> Any:
+    """A detector of eight convolutions: uint8 (B, H, W, 3) → float32 (B, A, 64 + classes)."""
     image = keras.Input(input_shape, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name="scaled")(image)
     parts = []
-    for number, width in enumerate((12, 16, 24, 24, 24)):
+    for number, width in enumerate(widths):
         x = keras.layers.Conv2D(width, 3, 2, padding="same", name=f"encoder_{number}_conv")(x)
         x = keras.layers.ReLU(name=f"encoder_{number}_relu")(
             keras.layers.BatchNormalization(name=f"encoder_{number}_norm", momentum=0.9)(x)

@@ -148,7 +148,7 @@ def train(kind: str, folder: Path, runs: Path, plan: Plan | None, pipe: int) -> 
         resume = any(not run.name.startswith(".") for run in place.glob("*"))  # hidden: killed before it had its name
         say(f"{kind}: {'resume' if resume else 'begin'} {plan}")
         seen = watch_moments(pipe, runs, plan)
-        room.fit(experiment, given, echo=say, resume=str(place) if resume else None)
+        room.fit(experiment, given, log=say, resume=str(place) if resume else None)
         os.write(pipe, f"ended {json.dumps(seen)}\n".encode())
         status = 0
     finally:
@@ -270,7 +270,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.training_only:
         room._draw = lambda *_: None
-        room._conclude = lambda folder, *_: room.Fitted(folder, False, [])
+        room._conclude = lambda run: room.Fitted(run.folder, False, [])
     folder, kinds, total = given.folder.resolve(), given.kinds.split(","), Counter[str]()
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()

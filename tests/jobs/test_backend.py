@@ -20,7 +20,7 @@ OTHER = next(name for name in room.BACKENDS if name != RUNNING)
 
 def test_fit_under_another_backend_than_the_processs_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        fit(EXPERIMENT, [f"train.backend={OTHER}", f"runs={tmp_path}", f"data.root={tmp_path / 'data'}"], echo=print)
+        fit(EXPERIMENT, [f"train.backend={OTHER}", f"runs={tmp_path}", f"data.root={tmp_path / 'data'}"], log=print)
     assert str(caught.value) == (
         f"backend '{OTHER}': Keras is at work under {RUNNING} in this process already; start a new one, or set "
         f'train.backend = "{RUNNING}"'

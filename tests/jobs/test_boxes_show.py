@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from leakdet_tf.analysis.detect.answers import answers_of
-from leakdet_tf.config.load import load
+from leakdet_tf.config.loading import load
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.records import Boxes, Origin, Sample
 from leakdet_tf.data.cache import Cache, fill

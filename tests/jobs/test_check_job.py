@@ -247,7 +247,7 @@ def test_fit_gets_what_is_left(home: Path) -> None:
 
 
 def test_a_split_without_its_faulty_files_can_be_used_again(home: Path) -> None:
-    from leakdet_tf.jobs.fit import _write_inputs
+    from leakdet_tf.jobs.run.run import _write_inputs
 
     (home / "data" / "train" / "images" / "train1.png").write_bytes(b"")
     divided = [*settings(home), f"data.root={home / 'data' / 'train'}", "data.split={train=0.4, val=0.3, test=0.3}"]

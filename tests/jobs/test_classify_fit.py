@@ -87,7 +87,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tones(home: Path) -> tuple[Path, list[str]]:
     """A finished run, and what it said."""
     lines: list[str] = []
-    done = fit(str(home / "tones.toml"), [f"runs={home / 'runs'}"], echo=lines.append)
+    done = fit(str(home / "tones.toml"), [f"runs={home / 'runs'}"], log=lines.append)
     return done.folder, lines
 
 
@@ -337,7 +337,7 @@ def test_a_model_of_the_other_task_is_refused(home: Path) -> None:
                 "model.encoder_options={width = 4}",
                 f"runs={home / 'no'}",
             ],
-            echo=print,
+            log=print,
         )
     assert not (home / "no").exists()
 
@@ -347,5 +347,5 @@ def test_a_stage_without_layers_is_refused(home: Path) -> None:
         fit(
             str(home / "tones.toml"),
             ['train.stage=[{epochs = 1, train = ["haed"]}]', f"runs={home / 'other'}"],
-            echo=print,
+            log=print,
         )

@@ -58,7 +58,7 @@ def fitted(overrides: list[str], lines: list[str], *, resume: Path | None = None
         if line.startswith(f"epoch {until}/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return room.fit(EXPERIMENT, overrides, echo=log, resume=None if resume is None else str(resume)).folder
+    return room.fit(EXPERIMENT, overrides, log=log, resume=None if resume is None else str(resume)).folder
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         patch.setattr(room, "_draw", lambda *_: None)
-        patch.setattr(room, "_conclude", lambda folder, *_: room.Fitted(folder, False, []))
+        patch.setattr(room, "_conclude", lambda run: room.Fitted(run.folder, False, []))
         from few_layers import OVERRIDES
 
         yield [*OVERRIDES, f"data.root={folder / 'data'}", f"runs={folder / 'runs'}", "train.epochs=3"]

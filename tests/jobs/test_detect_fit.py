@@ -98,7 +98,7 @@ def told() -> list[str]:
 def run(home: Path, told: list[str]) -> Path:
     """The finished run's folder."""
     sys.path.insert(0, str(Path(__file__).parent))
-    return fit(str(home / "squares.toml"), [f"runs={home / 'runs'}"], echo=told.append).folder
+    return fit(str(home / "squares.toml"), [f"runs={home / 'runs'}"], log=told.append).folder
 
 
 def content(path: Path) -> Any:
@@ -225,7 +225,7 @@ def test_a_bad_box_stops_fit_before_a_run_is_made(home: Path, tmp_path: Path, te
     data = shutil.copytree(home / "data", tmp_path / "data")
     (data / "train" / "labels" / "train1.txt").write_text(text)
     with pytest.raises(DataError, match=said):
-        fit(str(home / "squares.toml"), [f"data.root={data}", f"runs={tmp_path / 'runs'}"], echo=lambda line: None)
+        fit(str(home / "squares.toml"), [f"data.root={data}", f"runs={tmp_path / 'runs'}"], log=lambda line: None)
     assert not (tmp_path / "runs").exists()
 
 

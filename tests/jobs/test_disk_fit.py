@@ -39,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 def whole(small: list[str]) -> str:
     """The weights of a run whose pictures are in memory."""
     lines: list[str] = []
-    found = served(fit(EXPERIMENT, [*small, "data.cache=memory"], echo=lines.append).folder)
+    found = served(fit(EXPERIMENT, [*small, "data.cache=memory"], log=lines.append).folder)
     assert not [line for line in lines if KEPT in line]
     return found
 
@@ -75,7 +75,7 @@ def test_the_weights_are_those_from_memory(
 ) -> None:
     if where == "auto":
         monkeypatch.setattr(room, "free_bytes", lambda: 4096)
-    run = fit(EXPERIMENT, [*small, f"runs={tmp_path}", f"data.cache={where}"], echo=lambda line: None).folder
+    run = fit(EXPERIMENT, [*small, f"runs={tmp_path}", f"data.cache={where}"], log=lambda line: None).folder
     assert served(run) == whole
     said = [line for line in (run / "log.txt").read_text().splitlines() if KEPT in line]
     assert len(said) == 1
@@ -93,10 +93,10 @@ def test_a_run_may_be_resumed_from_elsewhere(
 ) -> None:
     mine, lines = [*small, f"runs={tmp_path}"], list[str]()
     log = ending(lines, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    done = fit(EXPERIMENT, [*mine, f"data.cache={before}"], echo=log)
+    done = fit(EXPERIMENT, [*mine, f"data.cache={before}"], log=log)
     assert done.terminated
     lines.clear()
-    again = fit(EXPERIMENT, [*mine, f"data.cache={after}"], echo=lines.append, resume=str(done.folder))
+    again = fit(EXPERIMENT, [*mine, f"data.cache={after}"], log=lines.append, resume=str(done.folder))
     assert "resumed from checkpoint epoch-0001: 1 epoch done" in lines
     assert any(KEPT in line for line in lines) == (after == "disk")
     assert served(again.folder) == whole
@@ -134,6 +134,6 @@ def test_a_disk_that_fails_in_mid_epoch_costs_that_epoch(
     monkeypatch.setattr(os, "preadv", preadv)
     mine = [*small, f"runs={tmp_path}", "data.cache=disk", "train.epochs=60"]  # more than what is made ahead
     with pytest.raises(DataError, match="Input/output error; check the disk; fit --resume goes on") as caught:
-        fit(EXPERIMENT, mine, echo=ending([], lambda: failing.append(True)))
+        fit(EXPERIMENT, mine, log=ending([], lambda: failing.append(True)))
     assert str(caught.value).startswith(f"{tmp_path}: ") and str(caught.value).isprintable()
     assert list((tmp_path / "gas_unet").glob("*/checkpoints/epoch-*"))

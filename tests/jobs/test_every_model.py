@@ -21,7 +21,7 @@ ROADS = [f"model.encoder={name}" for name in names("encoder")] + ["model.activat
 def test_the_whole_road(override: str, overrides: list[str], tmp_path: Path) -> None:
     lines: list[str] = []
     road = [override, "model.encoder_options={alpha = 0.35}"] if "=mobilenet" in override else [override]
-    done = fit(EXPERIMENT, [*overrides, f"runs={tmp_path}", "train.epochs=1", *road], echo=lines.append)
+    done = fit(EXPERIMENT, [*overrides, f"runs={tmp_path}", "train.epochs=1", *road], log=lines.append)
     predictor = Predictor(done.bundles[0])
     assert predictor.card["parity"]["changed_share"] <= 1e-5
     if "activation" in override:
@@ -60,7 +60,7 @@ def test_mobilenet_classifier_is_trained(tmp_path: Path) -> None:
     overrides += ["data.inputs.image.size=[32, 32]", "train.batch_size=8", "export.formats=[]"]
     overrides += ["model.factory=mobilenet_classifier", "model.encoder=mobilenet_v2"]
     overrides += ["model.encoder_options={alpha = 0.35}"]
-    done = fit(str(Path(EXPERIMENT).with_name("leak_rendered.toml")), overrides, echo=lambda line: None)
+    done = fit(str(Path(EXPERIMENT).with_name("leak_rendered.toml")), overrides, log=lambda line: None)
     assert Contract.load(done.folder / "contract.json").class_names == ("no_leak", "oil_leak", "water_leak")
     assert json.loads((done.folder / "metrics.json").read_text(encoding="utf-8"))["pictures"] == 8
 
@@ -76,7 +76,7 @@ def test_yolov8_is_trained_and_exported(tmp_path: Path) -> None:
     overrides += ["data.synth.counts={train = 8, val = 4, test = 4}", "data.synth.size=[64, 64]"]
     overrides += ["data.inputs.image.size=[64, 64]", "model.implementation=native", "export.max_changed=0.0"]
     overrides += ["model.channels=[8, 8, 16, 16]", "model.depths=[1, 1, 1, 1]"]
-    done = fit(str(Path(EXPERIMENT).with_name("hotspot_yolov8.toml")), overrides, echo=lambda line: None)
+    done = fit(str(Path(EXPERIMENT).with_name("hotspot_yolov8.toml")), overrides, log=lambda line: None)
     predictor = Predictor(done.bundles[0])
     assert predictor.contract.class_names == ("hotspot",)
     assert predictor.card["parity"]["decisions"] == 4 * (8 * 8 + 4 * 4 + 2 * 2)
@@ -92,5 +92,5 @@ def test_segmentation_models_is_trained_and_exported(tmp_path: Path) -> None:
     overrides += ["data.inputs.image.size=[32, 32]", "train.batch_size=4", "evaluate.resamples=100"]
     narrow = "options = {decoder_filters = [8, 8, 8, 4, 4]}"
     overrides += [f'model={{factory = "segmentation_models", architecture = "linknet", {narrow}}}']
-    done = fit(EXPERIMENT, overrides, echo=lambda line: None)
+    done = fit(EXPERIMENT, overrides, log=lambda line: None)
     assert Predictor(done.bundles[0]).card["parity"]["changed_share"] <= 1e-5

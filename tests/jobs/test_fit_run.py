@@ -202,7 +202,7 @@ def test_nan_stops_with_one_line_and_keeps_the_run(overrides: list[str], tmp_pat
         fit(
             str(EXPERIMENT),
             [*overrides, f"runs={tmp_path}", "train.learning_rate=1e38"],
-            echo=lines.append,
+            log=lines.append,
         )
     text = str(caught.value)
     assert "\n" not in text
@@ -233,7 +233,7 @@ def test_one_folder_with_a_grouped_split_is_divided_and_written_down(
     done = fit(
         str(tmp_path / "one.toml"),
         ["data.inputs.image.size=[64, 64]", f"runs={tmp_path / 'runs'}"],
-        echo=lambda line: None,
+        log=lambda line: None,
     )
     splits = json.loads((done.folder / "split.json").read_text())["splits"]
     sites = [{name.split("-")[0] for name in splits[part]} for part in ("train", "val", "test")]
@@ -246,7 +246,7 @@ def test_one_folder_with_a_grouped_split_is_divided_and_written_down(
             f"runs={tmp_path / 'runs'}",
             f"data.split.manifest={done.folder / 'split.json'}",
         ],
-        echo=lambda line: None,
+        log=lambda line: None,
     )
     assert json.loads((again.folder / "split.json").read_text())["splits"] == splits
 
@@ -300,5 +300,5 @@ def test_kill_9_leaves_a_run_that_can_be_used(overrides: list[str], run: Path, t
 def test_a_segmenter_is_not_calibrated(run: Path) -> None:
     from leakdet_tf.jobs.calibrate import calibrate_run
 
-    with pytest.raises(LeakdetError, match="segmenter"):
+    with pytest.raises(LeakdetError, match="to segment has nothing to calibrate"):
         calibrate_run(str(run), overrides=[], threshold=0.5, log=print)

@@ -127,7 +127,7 @@ def test_a_finished_run_that_may_not_be_written_says_so(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "open", read_only)
     drop_dead_lock(tmp_path)
     lines: list[str] = []
-    fit(EXPERIMENT, [], echo=lines.append, resume=str(tmp_path))
+    fit(EXPERIMENT, [], log=lines.append, resume=str(tmp_path))
     assert lines == [f"{tmp_path}: finished already, nothing is left to do"]
 
 
@@ -216,7 +216,7 @@ def test_runs_that_cannot_be_written_are_told_before_any_work(
     else:
         monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(DataError, match=rf"^{place}/gas_unet: cannot be made .*; set runs to a folder"):
-        fit(EXPERIMENT, [f"runs={place}"], echo=lambda line: None)
+        fit(EXPERIMENT, [f"runs={place}"], log=lambda line: None)
     assert way == "file" or not place.exists()
 
 
@@ -225,7 +225,7 @@ def test_a_mistyped_root_is_told_before_any_work(tmp_path: Path, monkeypatch: py
     text = Path(EXPERIMENT).read_text().split("[data.synth]")[0]
     (tmp_path / "own.toml").write_text(f'{text}\n[model]\nfactory = "unet"\n')
     with pytest.raises(DataError, match=rf"^{tmp_path}/dtaa: no such folder; set data.root"):
-        fit(str(tmp_path / "own.toml"), [f"data.root={tmp_path}/dtaa", f"runs={tmp_path}/runs"], echo=pytest.fail)
+        fit(str(tmp_path / "own.toml"), [f"data.root={tmp_path}/dtaa", f"runs={tmp_path}/runs"], log=pytest.fail)
     assert not (tmp_path / "runs").exists()
 
 

@@ -37,7 +37,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory, run: Path) -> tuple[Path, l
         overrides += [f"data.source.{number}.synth.counts={COUNTS}", f"data.source.{number}.synth.size=[64, 64]"]
     overrides.append("data.source.1.weight=0.5")
     lines: list[str] = []
-    return fit(PAPER, overrides, echo=lines.append).folder, lines
+    return fit(PAPER, overrides, log=lines.append).folder, lines
 
 
 def test_each_source_s_part_is_told_and_kept(merged: tuple[Path, list[str]]) -> None:
@@ -102,7 +102,7 @@ def test_a_wrong_start_is_one_line(overrides: list[str], tmp_path: Path, weights
     (tmp_path / "bad.keras").write_bytes(b"no model")
     given = weights.format(tmp=tmp_path)
     with pytest.raises(LeakdetError, match=text.replace(".", r"\.")) as caught:
-        fit(str(ROOT / "experiments" / "gas_unet.toml"), [*overrides, f"model.weights={given}"], echo=print)
+        fit(str(ROOT / "experiments" / "gas_unet.toml"), [*overrides, f"model.weights={given}"], log=print)
     assert str(caught.value).isprintable()
 
 
@@ -112,4 +112,4 @@ def test_a_damaged_run_is_not_started_from(run: Path, overrides: list[str], tmp_
     data[len(data) // 2] ^= 1
     (copy / "model.keras").write_bytes(bytes(data))
     with pytest.raises(LeakdetError, match=r"model\.keras"):
-        fit(str(ROOT / "experiments" / "gas_unet.toml"), [*overrides, f"model.weights={copy}"], echo=print)
+        fit(str(ROOT / "experiments" / "gas_unet.toml"), [*overrides, f"model.weights={copy}"], log=print)

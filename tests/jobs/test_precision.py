@@ -23,7 +23,7 @@ def test_the_finished_model_is_float32(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(room.machine, "features", lambda: ["avx2", "fma"])
     given = [*OVERRIDES, "train.precision=mixed_bfloat16", "train.epochs=2", "export.pictures=2"]
     told: list[str] = []
-    done = fit(EXPERIMENT, [*given, f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'data'}"], echo=told.append)
+    done = fit(EXPERIMENT, [*given, f"runs={tmp_path / 'runs'}", f"data.root={tmp_path / 'data'}"], log=told.append)
     assert any(line.endswith("slower than float32 on a CPU without avx512_bf16 or amx_bf16 or bf16") for line in told)
     kept = load_model(done.folder / "checkpoints" / "best.keras", None)
     model = load_model(done.folder / "model.keras", Contract.load(done.folder / "contract.json"))

@@ -50,7 +50,7 @@ def test_the_key_says_whether(given: str, wanted: set[str], tmp_path: Path, monk
     monkeypatch.setattr(backend, "in_turn", lambda: called.add("in_turn") or True)
     monkeypatch.setattr(room, "new_model", begun)
     with pytest.raises(Begun):
-        room.fit(EXPERIMENT, [given, f"runs={tmp_path}"], echo=print)
+        room.fit(EXPERIMENT, [given, f"runs={tmp_path}"], log=print)
     assert called == wanted
 
 
@@ -72,7 +72,7 @@ def test_xla_that_determinism_rules_out_is_told(
 
     asked: list[bool] = []
 
-    def trained(model: Any, contract: Any, settings: Any, **_: Any) -> None:
+    def trained(model: Any, contract: Any, settings: Any, *_: Any, **__: Any) -> None:
         asked.append(settings.xla)
         raise Begun
 
@@ -83,7 +83,7 @@ def test_xla_that_determinism_rules_out_is_told(
     monkeypatch.setattr(loop, "train", trained)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found if kind == "GPU" else [])
     with pytest.raises(Begun):
-        room.fit(EXPERIMENT, [*OVERRIDES, *own], echo=lines.append)
+        room.fit(EXPERIMENT, [*OVERRIDES, *own], log=lines.append)
     assert asked == [wanted]
     told = [line for line in lines if line.startswith("train.xla does nothing on a GPU")]
     assert len(told) == (given.get("xla", False) and not wanted)
@@ -109,7 +109,7 @@ def test_a_run_whose_last_bits_may_differ_says_so(
 
     lines: list[str] = []
     own = [f"data.root={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}", "train.epochs=1", "export.formats=[]"]
-    room.fit(EXPERIMENT, [*OVERRIDES, *own, f"train.deterministic={str(deterministic).lower()}"], echo=lines.append)
+    room.fit(EXPERIMENT, [*OVERRIDES, *own, f"train.deterministic={str(deterministic).lower()}"], log=lines.append)
     assert any("may differ from run to run" in line for line in lines) == deterministic
 
 

@@ -48,7 +48,7 @@ def test_a_narrow_model_learns_smoke_and_its_bundle_agrees_on_real_photographs(s
             "train.learning_rate=0.003",
             "export.pictures=32",
         ],
-        echo=lambda line: None,
+        log=lambda line: None,
     )
     reports = [
         evaluate(

@@ -67,7 +67,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def whole(small: list[str]) -> Path:
     """A run that nothing stopped."""
-    return fit(EXPERIMENT, small, echo=lambda line: None).folder
+    return fit(EXPERIMENT, small, log=lambda line: None).folder
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def ended(
     mine = [*small, f"runs={tmp_path_factory.mktemp('ended')}"]
     lines: list[str] = []
     log = told(1, lambda: os.kill(os.getpid(), signal.SIGTERM), lines)
-    return fit(EXPERIMENT, mine, echo=log), mine, lines
+    return fit(EXPERIMENT, mine, log=log), mine, lines
 
 
 def test_a_terminated_run_says_how_to_go_on(ended: tuple[Fitted, list[str], list[str]]) -> None:
@@ -103,7 +103,7 @@ def resumed(
     (copy / "export" / ".tflite_float32.half").mkdir(parents=True)
     (copy / LOCK).write_text(json.dumps({"pid": 2**22 + 1, "host": platform.node(), "job": ""}))
     lines: list[str] = []
-    again = fit(EXPERIMENT, mine, echo=lines.append, resume=str(runs))
+    again = fit(EXPERIMENT, mine, log=lines.append, resume=str(runs))
     assert again.folder == copy
     return copy, lines
 
@@ -150,11 +150,11 @@ def test_ended_in_its_first_epoch_it_goes_on_after_the_step(
     mine, lines = [*small, f"runs={tmp_path}"], list[str]()
     with monkeypatch.context() as patch:
         patch.setattr(Explosion, "on_train_batch_end", ending)
-        done = fit(EXPERIMENT, mine, echo=lines.append)
+        done = fit(EXPERIMENT, mine, log=lines.append)
     assert done.terminated
     assert "terminated after 0 epochs and 1 step; nothing is lost. Go on with:" in lines
     assert not (done.folder / "history.csv").exists()
-    again = fit(EXPERIMENT, mine, echo=lines.append, resume=str(done.folder))
+    again = fit(EXPERIMENT, mine, log=lines.append, resume=str(done.folder))
     assert "resumed from checkpoint epoch-0000-step-000001: 0 epochs and 1 step done" in lines
     contracts = [Contract.load(one / "contract.json").weights_sha256 for one in (again.folder, whole)]
     assert contracts[0] == contracts[1]
@@ -188,7 +188,7 @@ def test_a_run_ended_after_its_training_trains_no_more(
     for name in (FINISHED, "metrics.json", "model.keras"):
         (copy / name).unlink()
     lines: list[str] = []
-    fit(EXPERIMENT, ended[1], echo=lines.append, resume=str(copy))
+    fit(EXPERIMENT, ended[1], log=lines.append, resume=str(copy))
     assert not [line for line in lines if line.startswith("epoch ")]
     assert is_finished(copy)
     assert Contract.load(copy / "contract.json").weights_sha256 == Contract.load(whole / "contract.json").weights_sha256
@@ -202,9 +202,9 @@ def test_without_a_checkpoint_it_begins_anew_in_the_folder(
     (copy / "contract.json").unlink()  # killed while the first files were written
     lines: list[str] = []
     log = told(1, lambda: os.kill(os.getpid(), signal.SIGTERM), lines)
-    done = fit(EXPERIMENT, ended[1], echo=log, resume=str(copy))
+    done = fit(EXPERIMENT, ended[1], log=log, resume=str(copy))
     assert (done.folder, done.terminated) == (copy, True)
-    assert "resumed: there is no checkpoint yet, training begins anew in this folder" in lines
+    assert "resumed: there is no checkpoint yet, training begins again in this folder" in lines
     assert (copy / "history.csv").read_bytes() == (ended[0].folder / "history.csv").read_bytes()
     assert (copy / "contract.json").is_file()
 
@@ -217,7 +217,7 @@ def test_another_experiment_or_data_are_refused(ended: tuple[Fitted, list[str], 
         fit(
             EXPERIMENT,
             [*mine, "train.learning_rate=2e-3", "train.patience=3"],
-            echo=lambda line: None,
+            log=lambda line: None,
             resume=str(done.folder),
         )
     one_line(no)
@@ -228,7 +228,7 @@ def test_another_experiment_or_data_are_refused(ended: tuple[Fitted, list[str], 
     data["val"]["sha256"] = "0" * 64
     (copy / "data.json").write_text(json.dumps(data))
     with pytest.raises(DataError, match="val: 1 pictures are others") as changed:
-        fit(EXPERIMENT, mine, echo=lambda line: None, resume=str(copy))
+        fit(EXPERIMENT, mine, log=lambda line: None, resume=str(copy))
     assert sorted(files)[1] in one_line(changed)
 
 
@@ -240,7 +240,7 @@ def test_a_run_s_own_file_that_was_edited_is_noticed(
     text = (copy / "experiment.toml").read_text()
     (copy / "experiment.toml").write_text(text.replace("patience = 0", "patience = 7"))
     with pytest.raises(TrainingError, match=r"another experiment\.toml"):
-        fit(EXPERIMENT, [*mine, "train.patience=7"], echo=lambda line: None, resume=str(copy))
+        fit(EXPERIMENT, [*mine, "train.patience=7"], log=lambda line: None, resume=str(copy))
 
 
 def test_what_cannot_change_the_weights_may_differ(ended: tuple[Fitted, list[str], list[str]]) -> None:
@@ -300,7 +300,7 @@ def test_two_in_one_run_are_refused(ended: tuple[Fitted, list[str], list[str]], 
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(TrainingError, match=f"process {holder.pid} on {platform.node()} is at work") as caught:
-        fit(EXPERIMENT, ended[1], echo=lambda line: None, resume=str(copy))
+        fit(EXPERIMENT, ended[1], log=lambda line: None, resume=str(copy))
     one_line(caught)
     holder.kill()
     holder.communicate()

@@ -314,7 +314,7 @@ def test_a_real_job_is_ended_and_resumed_to_the_weights_of_an_unbroken_one(
     from few_layers import OVERRIDES
 
     overrides = [*OVERRIDES, "train.epochs=12", "export.formats=[]", f"data.root={tmp_path / 'data'}"]
-    whole = fit(str(EXPERIMENT), [*overrides, f"runs={tmp_path / 'whole'}"], echo=lambda line: None)
+    whole = fit(str(EXPERIMENT), [*overrides, f"runs={tmp_path / 'whole'}"], log=lambda line: None)
     (written,) = write(tmp_path, overrides=[*overrides, f"runs={tmp_path / 'runs'}"])
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**stubs, "SLURM_JOB_ID": "4711", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
@@ -349,7 +349,7 @@ def test_a_sweep_of_real_jobs_survives_sigterm_and_kill_9(tmp_path: Path, stubs:
         fit(
             str(EXPERIMENT),
             [*overrides, f"train.learning_rate={rate}", f"runs={tmp_path / 'whole'}"],
-            echo=lambda line: None,
+            log=lambda line: None,
         )
         for rate in rates
     ]

@@ -52,7 +52,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def whole(small: list[str]) -> str:
     """The weights of a run that nothing disturbed."""
-    return served(fit(EXPERIMENT, small, echo=lambda line: None).folder)
+    return served(fit(EXPERIMENT, small, log=lambda line: None).folder)
 
 
 def served(run: Path) -> str | None:
@@ -89,7 +89,7 @@ def test_a_full_disk_is_one_line_whatever_is_written_and_costs_nothing_once_ther
         assert str(tmp_path) in line
         trained += [int(one.split("/")[0].removeprefix("epoch ")) for one in said.splitlines() if "  val_loss " in one]
     monkeypatch.undo()
-    folder = fit(EXPERIMENT, [*small, f"runs={tmp_path}"], echo=lambda line: None, resume=str(tmp_path / "gas_unet"))
+    folder = fit(EXPERIMENT, [*small, f"runs={tmp_path}"], log=lambda line: None, resume=str(tmp_path / "gas_unet"))
     assert served(folder.folder) == whole
     assert len(list((tmp_path / "gas_unet").iterdir())) == 1
     assert not list(folder.folder.rglob(".*"))
@@ -123,16 +123,16 @@ def test_a_picture_that_vanishes_in_mid_epoch(part: str, small: list[str], whole
     picture, lines = sorted((mine / part / "images").iterdir())[0], list[str]()
     log = vanishing(picture, tmp_path / "away", lines)
     if part == "train":
-        assert served(fit(EXPERIMENT, own, echo=log).folder) == whole
+        assert served(fit(EXPERIMENT, own, log=log).folder) == whole
         return
     with pytest.raises(LeakdetError, match=picture.name) as caught:
-        fit(EXPERIMENT, own, echo=log)
+        fit(EXPERIMENT, own, log=log)
     assert str(caught.value).isprintable()
     assert [line for line in lines if line.startswith("epoch 2/")]
     with pytest.raises(LeakdetError, match=picture.stem):
-        fit(EXPERIMENT, own, echo=log, resume=str(tmp_path / "runs" / "gas_unet"))
+        fit(EXPERIMENT, own, log=log, resume=str(tmp_path / "runs" / "gas_unet"))
     shutil.move(tmp_path / "away", picture)
     lines.clear()
-    run = fit(EXPERIMENT, own, echo=lines.append, resume=str(tmp_path / "runs" / "gas_unet")).folder
+    run = fit(EXPERIMENT, own, log=lines.append, resume=str(tmp_path / "runs" / "gas_unet")).folder
     assert served(run) == whole
     assert not [line for line in lines if line.startswith("epoch ")]

@@ -318,7 +318,7 @@ def stopped(
         if line.startswith("epoch 1/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    done = fit(EXPERIMENT, sets, echo=echo)
+    done = fit(EXPERIMENT, sets, log=echo)
     assert done.terminated
     yield done.folder, sets, lines
 
@@ -341,9 +341,9 @@ def test_the_choice_stands_in_the_run_and_a_resumed_one_goes_on_with_it(
     assert f"under {RUNNING}: " in log
 
     with pytest.raises(ConfigError, match=f'was started with train.backend = "{RUNNING}", not "{OTHER}"'):
-        fit(EXPERIMENT, [*sets, f"train.backend={OTHER}"], echo=print, resume=str(folder))
+        fit(EXPERIMENT, [*sets, f"train.backend={OTHER}"], log=print, resume=str(folder))
     before, asked = kept.read_bytes(), fresh({OTHER: 99.0, RUNNING: 1.0})
-    done = fit(EXPERIMENT, sets, echo=lines.append, resume=str(folder))
+    done = fit(EXPERIMENT, sets, log=lines.append, resume=str(folder))
     assert (done.folder, asked, kept.read_bytes()) == (folder, [], before)
     assert any(line.startswith("resumed from checkpoint epoch-0001") for line in lines)
     assert (folder / "finished.json").is_file()

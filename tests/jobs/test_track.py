@@ -156,7 +156,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 def test_a_run_is_told_from_its_parameters_to_its_model(world: World, small: list[str]) -> None:
     lines: list[str] = []
-    folder = fit(EXPERIMENT, small, echo=lines.append).folder
+    folder = fit(EXPERIMENT, small, log=lines.append).folder
     assert world.of("connect") == [((folder.parents[2] / "mlruns").as_uri(),)]
     assert world.of("create_experiment") == [("gas_unet",)]
     assert world.of("create_run") == [("7", folder.name)]
@@ -187,10 +187,10 @@ def test_a_resumed_run_goes_on_in_its_account(world: World, small: list[str]) ->
         if line.startswith("epoch 1/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    folder = fit(EXPERIMENT, small, echo=log).folder
+    folder = fit(EXPERIMENT, small, log=log).folder
     assert world.calls[-1] == ("set_terminated", "abc", "KILLED")
     world.calls.clear()
-    fit(EXPERIMENT, small, echo=lambda line: None, resume=str(folder))
+    fit(EXPERIMENT, small, log=lambda line: None, resume=str(folder))
     assert not world.of("create_run")
     assert world.of("update_run") == [("abc", "RUNNING")]
     steps = [{metric.step for metric in metrics} for _, metrics, _ in world.of("log_batch")]
@@ -201,7 +201,7 @@ def test_a_resumed_run_goes_on_in_its_account(world: World, small: list[str]) ->
 def test_a_server_that_fails_within_training_is_one_line(world: World, small: list[str]) -> None:
     world.broken = lambda calls: calls[-1][0] == "log_batch" and bool(calls[-1][2])
     lines: list[str] = []
-    folder = fit(EXPERIMENT, small, echo=lines.append).folder
+    folder = fit(EXPERIMENT, small, log=lines.append).folder
     assert (folder / "finished.json").is_file()
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     (line,) = [line for line in lines if "MLflow fails" in line]
@@ -288,7 +288,7 @@ def test_it_is_not_imported_unless_asked_for(tmp_path: Path, monkeypatch: pytest
 def test_what_is_missing_is_one_line_with_what_to_type(monkeypatch: pytest.MonkeyPatch, small: list[str]) -> None:
     monkeypatch.setattr(room, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'leakdet_tf\[mlflow\]'") as caught:
-        fit(EXPERIMENT, small, echo=lambda line: None)
+        fit(EXPERIMENT, small, log=lambda line: None)
     assert str(caught.value).isprintable()
 
 

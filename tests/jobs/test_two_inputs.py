@@ -232,6 +232,8 @@ def test_a_bundle_outside_its_run_is_told_where_the_other_pictures_are(
     put(tmp_path / "left" / "day" / "one.jpg", colour)
     put(tmp_path / "right" / "day" / "one.tif", heat)
     put(tmp_path / "right" / "two.png", heat)
+    assert main(["predict", str(alone), ".", "--input", "thermal"]) == 2
+    assert "thermal is not of the form NAME=FOLDER" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"takes rgb and thermal together, .*outside its run; add --input thermal=FOLD"):
         answered(alone, tmp_path / "left", out=tmp_path / "out")
     asked = ["predict", str(alone), str(tmp_path / "left"), "--out", str(tmp_path / "out")]
@@ -265,7 +267,6 @@ def test_pictures_without_a_partner_are_named_and_the_rest_go_on(run: Path, home
 @pytest.mark.parametrize(
     ("given", "error", "told"),
     [
-        ("thermal", ConfigError, "--input thermal: is not of the form NAME=FOLDER"),
         ("termal=.", ConfigError, "the model has no such input; did you mean 'thermal'"),
         ("rgb=.", ConfigError, "rgb is the first input; give its pictures as PICTURE"),
         ("thermal=absent", DataError, "--input thermal=absent: no such folder"),
@@ -282,7 +283,7 @@ def test_what_is_not_known_of_partners_is_one_line(
         put(data / "thermal" / "00.png", pair(1)[1])
         given = ""
     with pytest.raises(error, match=told):
-        answered(run, place, out=tmp_path / "out", inputs=[given] if given else [])
+        answered(run, place, out=tmp_path / "out", inputs=dict([given.split("=")] if given else []))
 
 
 def test_bundles_are_timed(run: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.pipeline import plain, steps, training
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.training.checkpoint import Checkpoint
-from leakdet_tf.training.loop import Outcome, train
+from leakdet_tf.training.loop import Account, Feed, Outcome, train
 
 SIZE = 32
 
@@ -109,12 +109,15 @@ class Job:
             self.model,
             self.contract,
             settings,
-            training=lambda first, end, step: self.change_stream(self.stream(end, settings.batch_size, first, step)),
-            validation=plain(self.val_cache, batch_size=settings.batch_size),
-            pictures=len(self.train_cache),
-            steps=steps(len(self.train_cache), settings.batch_size),
-            folder=self.folder,
-            log=self.log,
+            Feed(
+                training=lambda first, end, step: self.change_stream(
+                    self.stream(end, settings.batch_size, first, step)
+                ),
+                validation=plain(self.val_cache, batch_size=settings.batch_size),
+                pictures=len(self.train_cache),
+                steps=steps(len(self.train_cache), settings.batch_size),
+            ),
+            Account(self.folder, self.log),
             start=start,
         )
 

@@ -18,7 +18,7 @@ from leakdet_tf.data.pipeline import plain, steps
 from leakdet_tf.models.runtime import load_model, weights_sha256
 from leakdet_tf.training import checkpoint as room
 from leakdet_tf.training.checkpoint import KEPT, SUMS, State, clean, found, newest, take, write
-from leakdet_tf.training.loop import Outcome, train
+from leakdet_tf.training.loop import Account, Feed, Outcome, train
 
 Job = Any
 FILES = ("state.json", "weights.npz", "optimizer.npz", SUMS)
@@ -41,13 +41,13 @@ def run(job: Job, *, start: Any = None, settings: dict[str, Any] | None = None) 
         job.model,
         job.contract,
         train_settings,
-        training=lambda first, end, step: job.stream(end, size, first, step),
-        validation=plain(job.val_cache, batch_size=size),
-        pictures=len(job.train_cache),
-        steps=steps(len(job.train_cache), size),
-        folder=job.folder,
-        log=job.log,
-        identity={"experiment.toml": "e" * 64},
+        Feed(
+            training=lambda first, end, step: job.stream(end, size, first, step),
+            validation=plain(job.val_cache, batch_size=size),
+            pictures=len(job.train_cache),
+            steps=steps(len(job.train_cache), size),
+        ),
+        Account(job.folder, job.log, {"experiment.toml": "e" * 64}),
         start=start,
     )
 

@@ -20,7 +20,7 @@ from leakdet_tf.core.tasks.detect import BINS, VOID, anchors_of
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.runtime import load_model
 from leakdet_tf.training.checkpoint import Checkpoint, newest
-from leakdet_tf.training.loop import Outcome, train
+from leakdet_tf.training.loop import Account, Feed, Outcome, train
 
 SIZE = (64, 64)
 CONTRACT = Contract("detect", {"image": ImageSpec(*SIZE)}, classes_of(["hot"]), "linear")
@@ -86,14 +86,15 @@ def run(folder: Path, model: Any, score: Any, *, start: Checkpoint | None = None
         model,
         CONTRACT,
         settings,
-        training=lambda first, end, step: stream(given, end - first),
-        validation=stream(batches(3, seed=1), 1),
-        pictures=6,
-        steps=3,
-        folder=folder,
-        log=lambda line: None,
+        Feed(
+            training=lambda first, end, step: stream(given, end - first),
+            validation=stream(batches(3, seed=1), 1),
+            pictures=6,
+            steps=3,
+            score=score,
+        ),
+        Account(folder, lambda line: None),
         start=start,
-        score=score,
     )
 
 

@@ -25,7 +25,7 @@ from leakdet_tf.data.pipeline import plain, steps, training
 from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.runtime import load_model
 from leakdet_tf.training import label_losses
-from leakdet_tf.training.loop import Outcome, compiled, select, train
+from leakdet_tf.training.loop import Account, Feed, Outcome, compiled, select, train
 from leakdet_tf.training.losses import Objective, Scheme
 from leakdet_tf.training.measure import LabelCounts
 
@@ -211,14 +211,15 @@ def learn(model: Any, folder: Path, log: Any = lambda line: None, **keys: Any) -
         model,
         CONTRACT,
         settings,
-        training=lambda first, end, step: training(
-            cache, batch_size=6, seed=1, settings=Augment(), epochs=end, first_epoch=first
+        Feed(
+            training=lambda first, end, step: training(
+                cache, batch_size=6, seed=1, settings=Augment(), epochs=end, first_epoch=first
+            ),
+            validation=plain(pictures(9, 1), batch_size=6),
+            pictures=24,
+            steps=steps(24, 6),
         ),
-        validation=plain(pictures(9, 1), batch_size=6),
-        pictures=24,
-        steps=steps(24, 6),
-        folder=folder,
-        log=log,
+        Account(folder, log),
     )
 
 

@@ -92,7 +92,7 @@ def _thresholds(axis: Any, measured: Measured) -> None:
 
 
 def shown_of(measured: Measured, sample: Sample, position: int, primary: str) -> Shown:
-    """The sample at a position of what was measured, as a place of a :func:`sheet`; ``primary`` names its input to show."""
+    """The sample at a position of what was measured, by its input ``primary``, as a place of a :func:`sheet`."""
     answers = measured.answers
     image, verdict = sample.images[primary], measured.judged(position)
     return Shown(answers.ids[position], image, answers.truths[position], answers.predictions[position], verdict)

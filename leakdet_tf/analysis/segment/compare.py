@@ -15,7 +15,7 @@ from leakdet_tf.analysis.segment.counts import PerPicture
 from leakdet_tf.analysis.stats.intervals import drawn as drawn_pictures
 from leakdet_tf.analysis.stats.intervals import number_or_none, stacked
 from leakdet_tf.analysis.stats.significance import LEVEL, holm, swap_test
-from leakdet_tf.core.confusion import Ratios, ratios
+from leakdet_tf.core.confusion_matrix import Ratios, ratios
 from leakdet_tf.core.errors import ConfigError, DataError, did_you_mean
 
 RESAMPLES = PERMUTATIONS = 10_000

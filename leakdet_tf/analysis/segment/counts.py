@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.analysis.tables import REMEDY, read_arrays
-from leakdet_tf.core.confusion import Counts
+from leakdet_tf.core.confusion_matrix import Counts
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import whole_file
 

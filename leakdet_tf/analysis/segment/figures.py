@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from leakdet_tf.analysis.figures import INK, MUTED
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import Mask, Sample

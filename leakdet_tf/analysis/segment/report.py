@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from leakdet_tf.config.schema import Evaluate
 from leakdet_tf.core.confusion_matrix import Counts, Ratios, ratios
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.labels import Labelling
-from leakdet_tf.core.records import Sample
+from leakdet_tf.core.records import Mask, Sample
 from leakdet_tf.core.tasks import segment
 from leakdet_tf.edge.predictor import Predictor
 
@@ -84,7 +84,7 @@ def measure(
     for sample in samples:
         if sample.truth is None:
             raise DataError(f"{sample.id}: has no mask to measure against", remedy="add it, or leave the picture out")
-        answer = predictor.predict(sample.images)
+        answer = cast(Mask, predictor.predict(sample.images))
         ids.append(sample.id)
         counts.append(segment.score(sample.truth, answer, contract, labelling))
         boundary.append(boundary_counts(sample.truth, answer.labels, labelling))

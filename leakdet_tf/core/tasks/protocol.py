@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.images import Geometry, Pixels, Size
+from leakdet_tf.core.records import AnyPrediction
 
 Truth = Literal["masks", "labels", "boxes"]
 """What a task's truth is read from: a label for each pixel, what is on the whole picture, or boxes."""
@@ -130,7 +131,7 @@ class Task(Protocol):
                 edges lie within the second in the model's pixels, count as the same.
         """
 
-    def decode(self, outputs: Outputs, contract: Contract, geometry: Geometry) -> Any:
+    def decode(self, outputs: Outputs, contract: Contract, geometry: Geometry) -> AnyPrediction:
         """A model's output for one picture → a :class:`~leakdet_tf.core.records.Prediction`, in the original's pixels.
 
         Raises:

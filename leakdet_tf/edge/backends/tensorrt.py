@@ -1,4 +1,4 @@
-"""TensorRT, for engines that :mod:`leakdet_tf.edge.tensorrt` has built on this device.
+"""TensorRT, for engines that :mod:`leakdet_tf.edge.tensorrt_build` has built on this device.
 
 Written against the Python API that TensorRT 8.6 and 10 share: tensors by name, ``set_tensor_address``,
 ``execute_async_v3``. It has run against a stand-in with that interface; it has not yet run on a GPU.

@@ -64,10 +64,10 @@ def render_if_absent(experiment: Experiment) -> None:
             counts = {str(name): count for name, count in synth.counts.items()}
             size = (synth.size[0], synth.size[1])
             asked = Request(synth.generator, counts, size, synth.seed, synth.options, synth.clip)
-            render(Path(source.root), asked)
+            make_folder(Path(source.root), asked)
 
 
-def render(root: Path, request: Request, *, workers: int | None = None, foreign: bool = True) -> bool:
+def make_folder(root: Path, request: Request, *, workers: int | None = None, foreign: bool = True) -> bool:
     """Render a folder with a bar. False when it exists already, as it should be.
 
     ``foreign``: a folder without a manifest is the user's own and taken as it is; otherwise it is an error, unless it

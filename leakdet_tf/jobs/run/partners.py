@@ -13,23 +13,25 @@ from leakdet_tf.jobs.run.runs import Log, Opened
 Folders = Mapping[str, str]
 
 
-def pair_pictures(pictures: Sequence[Path], opened: Opened, given: Sequence[str], *, log: Log) -> list[dict[str, Path]]:
+def pair_pictures(
+    pictures: Sequence[Path], opened: Opened, given: Mapping[str, str | Path] | None = None, *, log: Log
+) -> list[dict[str, Path]]:
     """Each picture by the name of the first input, with the pictures of the same name for the others.
 
     Args:
         pictures: of the first input.
         opened: the model. Where it lies in its run, the experiment file names the folder of each input: the partner of
             ``visual/a.png`` is ``thermal/a.tif``.
-        given: ``NAME=FOLDER`` for inputs whose pictures lie elsewhere, with the same name or path below FOLDER.
+        given: folders by the names of inputs whose pictures lie elsewhere, with the same name or path below them.
         log: takes a line for each picture that lacks a partner, which is left out.
 
     Raises:
-        ConfigError: ``given`` is not of this form, or names no such input.
+        ConfigError: ``given`` names no such input, or the first.
         DataError: it is not known where partners are, two files may be one, or no picture has all of its partners.
     """
     contract = opened.predictor.contract
     others = [name for name in contract.inputs if name != contract.primary]
-    told = _told(given, contract.primary, others)
+    told = _told(given or {}, contract.primary, others)
     layouts = _layouts(opened) if set(others) - set(told) else []
     listed: dict[Path, dict[str, list[Path]]] = {}
     found = []
@@ -56,12 +58,9 @@ def pair_pictures(pictures: Sequence[Path], opened: Opened, given: Sequence[str]
     return found
 
 
-def _told(given: Sequence[str], primary: str, others: Sequence[str]) -> dict[str, Path]:
-    found = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not equals or not folder:
-            raise ConfigError(f"--input {text}: is not of the form NAME=FOLDER")
+def _told(given: Mapping[str, str | Path], primary: str, others: Sequence[str]) -> dict[str, Path]:
+    for name, folder in given.items():
+        text = f"{name}={folder}"
         if name == primary:
             raise ConfigError(f"--input {text}: {name} is the first input", remedy="give its pictures as PICTURE")
         if name not in others:
@@ -69,8 +68,7 @@ def _told(given: Sequence[str], primary: str, others: Sequence[str]) -> dict[str
             raise ConfigError(f"--input {text}: the model has no such input", remedy=remedy)
         if not Path(folder).is_dir():
             raise DataError(f"--input {text}: no such folder")
-        found[name] = Path(folder)
-    return found
+    return {name: Path(folder) for name, folder in given.items()}
 
 
 def _layouts(opened: Opened) -> list[Folders]:

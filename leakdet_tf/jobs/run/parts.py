@@ -12,12 +12,12 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_text
 from leakdet_tf.core.tasks import task_named
-from leakdet_tf.data import check as room
+from leakdet_tf.data import checks as room
 from leakdet_tf.data.cache import Cache
-from leakdet_tf.data.check import Checked
+from leakdet_tf.data.checks import Checked
+from leakdet_tf.data.findings import KINDS, Finding, Parts, survey
 from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import find_splits
-from leakdet_tf.data.survey import KINDS, Finding, Parts, survey
 from leakdet_tf.jobs.run.runs import Log
 from leakdet_tf.training.progress import track
 

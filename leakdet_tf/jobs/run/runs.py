@@ -22,8 +22,9 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.core.files import host, lives, own_mark, sync_folder
 from leakdet_tf.edge import machine
-from leakdet_tf.edge.bundle import CONTRACT, SUMS
+from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
+from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.jobs.run import backend
 
 EXPERIMENT = "experiment.toml"
@@ -60,6 +61,11 @@ class Opened:
     folder: Path
     experiment: Path | None
     note: str = ""
+
+
+def say(line: str) -> None:
+    """Tell the user a line, where nobody else takes it."""
+    sys.stdout.write(f"{line}\n")
 
 
 def create_run(runs: str, name: str) -> Path:

@@ -32,7 +32,6 @@ from leakdet_tf.jobs.run import backend
 from leakdet_tf.jobs.run.quiet import quiet_start
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
 from leakdet_tf.jobs.run.start import new_model
-from leakdet_tf.jobs.tasks import jobs_task
 
 LIMIT_S = 300
 """Seconds after which a backend is given up: it hangs, for its start and first steps (JAX compiles both the first and
@@ -194,7 +193,9 @@ def noise(contract: Contract, labels: int, count: int) -> Cache:
         name: random.integers(0, np.iinfo(spec.dtype).max, (count, *spec.shape), spec.dtype, endpoint=True)
         for name, spec in contract.inputs.items()
     }
-    task, size = jobs_task(contract.task), contract.inputs[contract.primary].size
+    from leakdet_tf.training.tasks import training_task
+
+    task, size = training_task(contract.task), contract.inputs[contract.primary].size
     targets = task.noise_targets(random, count, size, labels, len(contract.classes))
     return Cache(tuple(map(str, range(count))), inputs, targets, ((),) * count)
 

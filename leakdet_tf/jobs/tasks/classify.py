@@ -22,7 +22,6 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json
-from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import IGNORE, UNSURE, Classification, Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
@@ -208,13 +207,6 @@ def _keep(folder: Path, bare: Contract, contract: Contract, fitted: Any, chosen:
 
 
 CALIBRATING: Calibrating | None = Calibrating(_calibrate, threshold=False)
-
-
-def noise_targets(
-    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
-) -> npt.NDArray[np.uint8]:
-    """A label a picture, uint8 (N, C)."""
-    return np.eye(classes, dtype=np.uint8)[random.integers(0, classes, count)]
 
 
 def _read(

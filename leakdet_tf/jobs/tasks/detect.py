@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.analysis.detect.answers import (
@@ -32,7 +31,6 @@ from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import Boxes, Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
@@ -64,7 +62,7 @@ def answer(
     asking = Predictor.over(predictor.backend, asked or measuring(predictor.contract))
     truths, found = [], []
     for sample in track(samples(settings, items), f"answering {kind}".strip(), len(items)):
-        found.append(asking.predict(sample.images))
+        found.append(cast(Boxes, asking.predict(sample.images)))
         truths.append(replace(sample, images={name: image[:1, :1] for name, image in sample.images.items()}))
     return answers_of(truths, found, sources=tuple(item.source for item in items), groups=groups_of(settings, items))
 
@@ -177,16 +175,6 @@ def _choose_threshold(
 
 
 CALIBRATING: Calibrating | None = Calibrating(_choose_threshold, threshold=True)
-
-
-def noise_targets(
-    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
-) -> npt.NDArray[np.float32]:
-    """Four boxes a picture, float32 (N, 4, 6)."""
-    corners = random.uniform(0, 0.6, (count, 4, 2))
-    edges = np.concatenate([corners, corners + random.uniform(0.05, 0.4, (count, 4, 2))], axis=-1)
-    kinds, counted = random.integers(0, classes, (count, 4, 1)), np.zeros((count, 4, 1))
-    return np.concatenate([edges * (size[1], size[0], size[1], size[0]), kinds, counted], axis=-1).astype(np.float32)
 
 
 def _load(folder: Path, found: Mapping[str, Any]) -> Answers:

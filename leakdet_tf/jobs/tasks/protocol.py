@@ -16,7 +16,6 @@ from leakdet_tf.analysis.stats.inflation import Weights
 from leakdet_tf.analysis.stats.intervals import Bounded
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.contract import Contract
-from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
@@ -115,8 +114,3 @@ class JobsTask(Protocol):
         self, shown: Sequence[Sample], predictions: Sequence[Any], settings: Experiment, contract: Contract, title: str
     ) -> Any:
         """Pictures with their truth and what was predicted, as a matplotlib figure; each sample has its truth."""
-
-    def noise_targets(
-        self, random: np.random.Generator, count: int, size: Size, labels: int, classes: int
-    ) -> npt.NDArray[Any]:
-        """Targets of so many pictures of noise, to time training by."""

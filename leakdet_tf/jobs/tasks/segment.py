@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,10 @@ from leakdet_tf.analysis.segment.report import Measured, lines, report
 from leakdet_tf.analysis.segment.report import measure as measured_on
 from leakdet_tf.analysis.stats.inflation import Weights
 from leakdet_tf.config.schema import Experiment
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, write_json
-from leakdet_tf.core.images import Size
 from leakdet_tf.core.records import Mask, Sample
 from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
@@ -101,7 +100,7 @@ def write_report(
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
         tables = truth_tables(settings.data, settings.task.classes)
         shown = [read(item, tables[item.source]).sample for item in chosen]
-        predictions = [predictor.predict(sample.images) for sample in shown]
+        predictions = [cast(Mask, predictor.predict(sample.images)) for sample in shown]
         files.append(folder / "worst.png")
         title = f"worst of {len(items)} pictures, {about['data']} ({about['split']})"
         save(examples(shown, predictions, predictor.contract, title, labelling), files[-1])
@@ -116,13 +115,6 @@ def draw_examples(
     """Rows of picture, truth, prediction and errors."""
     labelling = labelling_of(settings.data, settings.task.classes)
     return examples(shown, predictions, contract, title, labelling)
-
-
-def noise_targets(
-    random: np.random.Generator, count: int, size: Size, labels: int, classes: int
-) -> npt.NDArray[np.uint8]:
-    """Masks of ``labels`` values, uint8 (N, h, w)."""
-    return random.integers(0, labels, (count, *size), np.uint8)
 
 
 def _load(folder: Path, found: Mapping[str, Any]) -> PerPicture:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from leakdet_tf.config.train import Train
 from leakdet_tf.core.contract import Contract
+from leakdet_tf.core.images import Size
 from leakdet_tf.core.labels import Labelling
 
 
@@ -44,3 +47,8 @@ class TrainingTask(Protocol):
             labelling: what the targets' labels mean.
             amounts: training pixels or pictures of each class, for ``class_weights``.
         """
+
+    def noise_targets(
+        self, random: np.random.Generator, count: int, size: Size, labels: int, classes: int
+    ) -> npt.NDArray[Any]:
+        """Targets of so many pictures of noise, to time training by."""

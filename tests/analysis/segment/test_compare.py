@@ -18,7 +18,7 @@ from leakdet_tf.analysis.segment.compare import Run, check_metric, compare, pair
 from leakdet_tf.analysis.segment.counts import PerPicture, load_counts, save_counts
 from leakdet_tf.analysis.stats.significance import holm
 from leakdet_tf.analysis.tables import text_table
-from leakdet_tf.core.confusion import ratios
+from leakdet_tf.core.confusion_matrix import ratios
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.labels import Labelling
 

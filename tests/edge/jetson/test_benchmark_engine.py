@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from leakdet_tf.core.errors import LeakdetError
-from leakdet_tf.edge.tensorrt import Settings, build
+from leakdet_tf.edge.tensorrt import Settings
+from leakdet_tf.edge.tensorrt_build import build
 from leakdet_tf.jobs import benchmark as job
 
 CHILD = """

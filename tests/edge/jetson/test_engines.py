@@ -20,7 +20,8 @@ from leakdet_tf.core.errors import BundleError
 from leakdet_tf.edge import Predictor, engines, open_bundle
 from leakdet_tf.edge.bundle import GoldenFrame
 from leakdet_tf.edge.golden import gap
-from leakdet_tf.edge.tensorrt import Settings, build, open_engine
+from leakdet_tf.edge.tensorrt import Settings, open_engine
+from leakdet_tf.edge.tensorrt_build import build
 
 CHILD = """
 import sys, time
@@ -28,7 +29,7 @@ from pathlib import Path
 import standin_world
 device = standin_world.install()
 from leakdet_tf.edge import engines
-from leakdet_tf.edge.tensorrt import build
+from leakdet_tf.edge.tensorrt_build import build
 place = sys.argv[2]
 def pause():
     print("ready", flush=True)

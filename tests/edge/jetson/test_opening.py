@@ -12,7 +12,8 @@ import pytest
 from leakdet_tf.core.errors import BundleError, MissingExtraError
 from leakdet_tf.edge import Predictor
 from leakdet_tf.edge.backends.tensorrt import TensorRTBackend
-from leakdet_tf.edge.tensorrt import Settings, build
+from leakdet_tf.edge.tensorrt import Settings
+from leakdet_tf.edge.tensorrt_build import build
 
 
 def test_predictor_runs_the_engine_and_replays_its_own_answers(device: Any, bundle: Path) -> None:

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
-from leakdet_tf.edge import Predictor, open_bundle, trust
+from leakdet_tf.edge import Predictor, open_bundle, signing
 from leakdet_tf.edge.backends import cuda
-from leakdet_tf.edge.tensorrt import Settings, build, open_engine, trtexec_command
+from leakdet_tf.edge.tensorrt import Settings, open_engine
+from leakdet_tf.edge.tensorrt_build import build, trtexec_command
 
 
 def opened(folder: Path) -> Predictor:
@@ -107,7 +108,7 @@ def test_pictures_that_were_changed_are_refused_before_they_are_parsed(
     path.write_bytes(data)
     with pytest.raises(BundleError, match=r"calibration\.npz: its SHA-256"):
         build(bundle, Settings("int8"))
-    monkeypatch.setattr("leakdet_tf.edge.calibration.np.load", lambda *_, **__: pytest.fail("parsed"))
+    monkeypatch.setattr("leakdet_tf.edge.calibration_set.np.load", lambda *_, **__: pytest.fail("parsed"))
     with pytest.raises(BundleError, match=r"calibration\.npz: its SHA-256"):
         build(whole, Settings("int8"))
     device.make.seal(bundle)  # with its sum, as one would who wants them used under a signature that was checked before
@@ -319,9 +320,9 @@ def test_the_command_takes_only_what_the_trusted_key_signed(device: Any, bundle:
         assert not device.world.log, "nothing was built"
 
     refused("not signed (certificate.json")
-    trust.sign(bundle, other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    signing.sign(bundle, other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     refused("not signed by the trusted key")
-    trust.sign(bundle, maker.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), replace=True)
+    signing.sign(bundle, maker.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), replace=True)
     done = CliRunner().invoke(command, call)
     assert done.exit_code == 0, done.output
     assert "built: " in done.output

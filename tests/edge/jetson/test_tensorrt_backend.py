@@ -13,7 +13,8 @@ import pytest
 from leakdet_tf.core.errors import BundleError, ContractError
 from leakdet_tf.edge import Predictor, open_bundle
 from leakdet_tf.edge.backends.tensorrt import TensorRTBackend
-from leakdet_tf.edge.tensorrt import Settings, build, open_engine
+from leakdet_tf.edge.tensorrt import Settings, open_engine
+from leakdet_tf.edge.tensorrt_build import build
 
 VERSIONS = ["8.6.2", "10.3.0", "10.13.3"]
 

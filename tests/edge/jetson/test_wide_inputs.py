@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.edge import Predictor
-from leakdet_tf.edge.tensorrt import Settings, build
+from leakdet_tf.edge.tensorrt import Settings
+from leakdet_tf.edge.tensorrt_build import build
 from leakdet_tf.edge.wide_inputs import hold_in_float32
 
 
@@ -43,7 +44,7 @@ def test_what_computes_with_16_bit_pixels_is_held_to_float32(
 
 
 def test_unheld_they_would_be_wrong(device: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leakdet_tf.edge.tensorrt.hold_in_float32", lambda *_: None)
+    monkeypatch.setattr("leakdet_tf.edge.tensorrt_build.hold_in_float32", lambda *_: None)
     build(folder, Settings("float16"))
     answered, _ = bright(device, folder)
     assert np.isnan(answered).all()

@@ -89,7 +89,7 @@ def bundle(
     maker = reference(contract, content)
     (folder / "golden.npz").write_bytes(golden_bytes([maker.golden(images) for images in frames(contract, 2)]))
     if pictures:
-        stream, fitted = io.BytesIO(), [maker.prepare(images)[0] for images in frames(contract, 5, seed=3)]
+        stream, fitted = io.BytesIO(), [contract.prepare(images)[0] for images in frames(contract, 5, seed=3)]
         arrays = {}
         for name, spec in contract.inputs.items():
             shape = (1, *spec.shape)
