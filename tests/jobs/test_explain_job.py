@@ -321,7 +321,7 @@ def test_a_model_of_two_inputs_is_explained(segmenter: Path, tmp_path: Path) -> 
     done, rows, _ = explained(run, split="test")
     assert [row["hit"] for row in rows] == ["1", "0", "1", ""]
     place = tmp_path / "data" / "test"
-    with pytest.raises(LeakdetError, match="takes image and thermal together, .*; add --input thermal=FOLDER"):
+    with pytest.raises(LeakdetError, match=r"takes image and thermal together, .*; add --input thermal=FOLDER"):
         explained(run, place / "images")
     again, _, _ = explained(run, place / "images", masks=True, inputs={"thermal": place / "thermal"})
     assert again.pointing == done.pointing
