@@ -137,10 +137,23 @@ class Contract:
         primary frame lies in it.
 
         Raises:
-            ContractError: a frame is not what its input takes.
+            ContractError: a frame is not what its input takes, missing, or of no input.
         """
+        self.check_frames(images)
         fitted = {name: spec.apply(images[name], name=name) for name, spec in self.inputs.items()}
         return {name: pixels for name, (pixels, _) in fitted.items()}, fitted[self.primary][1]
+
+    def check_frames(self, frames: Mapping[str, Any]) -> None:
+        """Check that there is a frame for each input and no other.
+
+        Raises:
+            ContractError: not so.
+        """
+        if set(frames) != set(self.inputs):
+            raise ContractError(
+                f"the model takes {sorted(self.inputs)}, got {sorted(frames)}",
+                remedy=f"give a picture for each: {{{', '.join(f'{name!r}: ...' for name in self.inputs)}}}",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the format's number. What only calibration sets is left out until it has, and what

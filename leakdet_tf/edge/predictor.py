@@ -125,9 +125,8 @@ class Predictor:
     def load(self, frame: Frame | Mapping[str, Frame], *, bgr: bool = False) -> dict[str, Pixels]:
         """Pixels (H, W, C) by input name."""
         frames = frame if isinstance(frame, Mapping) else {self.contract.primary: frame}
-        if set(frames) != set(self.contract.inputs):
-            raise ContractError(f"the model takes {sorted(self.contract.inputs)}, got {sorted(frames)}")
-        return {name: _pixels(item, bgr=bgr) for name, item in frames.items()}
+        self.contract.check_frames(frames)
+        return {name: _pixels(frames[name], name, bgr=bgr) for name in self.contract.inputs}
 
     def prepare(self, images: Mapping[str, Pixels]) -> tuple[dict[str, Pixels], Geometry]:
         """As :meth:`~leakdet_tf.core.contract.Contract.prepare`."""
@@ -203,14 +202,16 @@ def _open(bundle: str | Path | Bundle, trusted: str | Path | bytes | None) -> Bu
     return bundle
 
 
-def _pixels(frame: Frame, *, bgr: bool) -> Pixels:
+def _pixels(frame: Frame, name: str, *, bgr: bool) -> Pixels:
     if isinstance(frame, str | Path):
         return decode(frame)
     pixels: Any = np.asarray(frame)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
-        raise ContractError(f"a frame is uint8 or uint16 (H, W) or (H, W, C), got {pixels.dtype} {pixels.shape}")
+        raise ContractError(
+            f"{name}: a frame is uint8 or uint16 (H, W) or (H, W, C), got {pixels.dtype} {pixels.shape}"
+        )
     if bgr and pixels.shape[2] == 3:
         turned = np.empty_like(pixels)
         for channel in range(3):  # channel by channel is several times as fast as one turned view

@@ -24,9 +24,9 @@ from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.data.items import FOLDERS, Item, count_rendered, told_of_rendered
 from leakdet_tf.data.readers import find_items, find_splits, turned_parts
-from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.run.data import render_if_absent
 from leakdet_tf.jobs.run.notebook import figure_rows, shown
+from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model, say
 from leakdet_tf.jobs.tasks import jobs_task
@@ -155,7 +155,10 @@ class TestSet:
     @property
     def key(self) -> tuple[tuple[str, str], ...]:
         """The same for two sets of the same pictures, whatever experiments they come from."""
-        return tuple((str(next(iter(item.images.values())).resolve()), ";".join(item.words)) for item in self.items)
+        return tuple(
+            (" ".join(str(path.resolve()) for _, path in sorted(item.images.items())), ";".join(item.words))
+            for item in self.items
+        )
 
 
 def matrix(
@@ -198,7 +201,7 @@ def matrix(
                 {name: answer(model.predictor, one.settings, one.items, kind=name) for name, one in sets.items()},
                 home,
                 model.folder.name if model.kind == "keras" else f"{model.folder.parent.parent.name}, {model.kind}",
-                {name: _unlabelled(model.predictor, name, files, log) for name, files in others.items()},
+                {name: _unlabelled(model, name, files, log) for name, files in others.items()},
                 contract.temperature,
                 contract.abstain,
             )
@@ -281,21 +284,22 @@ def _pictures(folder: Path) -> list[Path]:
     return files
 
 
-def _unlabelled(predictor: Predictor, name: str, files: Sequence[Path], log: Log) -> Answers:
+def _unlabelled(opened: Opened, name: str, files: Sequence[Path], log: Log) -> Answers:
     """A classifier's scores on pictures of no class; such as cannot be read are told and left out.
 
     Raises:
         DataError: none can be read.
     """
-    rows, ids = [], []
-    for path in track(files, "answering strangers", len(files)):
+    predictor, rows, ids = opened.predictor, [], []
+    frames = pair_pictures(files, opened, log=log)
+    for frame in track(frames, "answering strangers", len(frames)):
         try:
-            images = predictor.load(path)
+            images = predictor.load(frame)
         except ImageError as error:
             log(str(error))
             continue
         rows.append(next(iter(predictor.outputs(images).values())))
-        ids.append(str(path))
+        ids.append(str(frame[predictor.contract.primary]))
     if not rows:
         raise DataError(
             f"--strangers {name}: none of its {len(files)} pictures can be read", remedy="replace them, or leave it out"

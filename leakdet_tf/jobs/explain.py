@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from leakdet_tf.data.readers import read, truth_tables
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.edge.sums import SUMS
 from leakdet_tf.jobs.predict import find_pictures, out_names
+from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
 from leakdet_tf.jobs.tasks import jobs_task
@@ -67,6 +68,7 @@ def explain(
     masks: bool = False,
     layer: str | None = None,
     target: str | None = None,
+    inputs: Mapping[str, str | Path] | None = None,
     out: str,
     log: Log,
 ) -> Explained:
@@ -81,6 +83,7 @@ def explain(
         target: name of the class to explain; by default a classifier's of the highest score, a segmenter's painted
             one with most pixels. ``truth`` is the true one, whatever was decided: of several a classifier's of the
             highest score, a segmenter's with most pixels.
+        inputs: as for ``predict``: folders of a model's other inputs.
         out: folder for the answers.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
@@ -118,12 +121,13 @@ def explain(
     if split:
         items = parts_of_run(settings, run, log=log)[split]
     else:
-        items = _items(pictures, settings, predictor.contract, masks=masks)
+        frames = pair_pictures(pictures, opened, inputs, log=log)
+        items = _items(frames, settings, predictor.contract, masks=masks)
     index = None if target is None or truly else names.index(target)
     cam = GradCam(predictor.backend.model, layer=layer)  # type: ignore[attr-defined]  # a run's is a KerasBackend
     work = _Work(settings, predictor, task, cam, index, truly=truly, split=bool(split), masks=masks)
     try:
-        return work.write(items, Path(out), log)
+        return work.write(items, Path(out), log, refused=0 if split else len(pictures) - len(items))
     except OSError as error:
         raise DataError(
             f"{out}: cannot be written ({error.strerror or error})", remedy="free disk space or change --out"
@@ -157,9 +161,9 @@ class _Work:
         self.shown: list[Twins] = []
         self.sheets: list[Path] = []
 
-    def write(self, items: Sequence[Item], folder: Path, log: Log) -> Explained:
+    def write(self, items: Sequence[Item], folder: Path, log: Log, *, refused: int) -> Explained:
         names = out_names([item.images[self.contract.primary] for item in items])
-        table, refused = folder / "explain.csv", 0
+        table, number = folder / "explain.csv", len(items) + refused
         folder.mkdir(parents=True, exist_ok=True)
         with table.open("w", newline="", encoding="utf-8", buffering=1) as file:
             writer = csv.DictWriter(file, fieldnames=FIELDS, lineterminator="\n")
@@ -182,7 +186,7 @@ class _Work:
             "model": self.contract.id,
             "layer": self.cam.layer,
             "target": self.target,
-            "explained": len(items) - refused,
+            "explained": number - refused,
             "refused": refused,
             "pointing": found,
             "not_counted": dict(self.left_out),
@@ -191,7 +195,7 @@ class _Work:
         if found is not None:
             for line in [*pointing.lines(found), *self.counted()]:
                 log(line)
-        return Explained(len(items) - refused, refused, found, [table, folder / "explain.json", *self.sheets])
+        return Explained(number - refused, refused, found, [table, folder / "explain.json", *self.sheets])
 
     @property
     def target(self) -> str:
@@ -282,11 +286,8 @@ def caption(reading: Reading, pointed: Pointed | None) -> str:
     return " · ".join(parts)
 
 
-def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *, masks: bool) -> list[Item]:
+def _items(frames: Sequence[dict[str, Path]], settings: Experiment, contract: Contract, *, masks: bool) -> list[Item]:
     # Pictures as if a reader had found them; a segmenter's with their masks, whose values its source explains.
-    if len(contract.inputs) > 1:
-        listed = ", ".join(contract.inputs)
-        raise ConfigError(f"the model takes {listed} together, not single pictures", remedy="use --split")
     first, *others = settings.data.sources
     wanted = masks and task_of(contract).TRUTH == "masks"
     if wanted and others:
@@ -295,8 +296,9 @@ def _items(pictures: Sequence[Path], settings: Experiment, contract: Contract, *
         )
     finder = MaskFinder(first.masks)
     return [
-        Item(str(path), {contract.primary: path}, finder.find(path) if wanted else None, Origin(str(path)), first.name)
-        for path in pictures
+        Item(str(path), frame, finder.find(path) if wanted else None, Origin(str(path)), first.name)
+        for frame in frames
+        for path in (frame[contract.primary],)
     ]
 
 

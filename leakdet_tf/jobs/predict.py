@@ -6,7 +6,7 @@ import csv
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.tasks.protocol import Task
 from leakdet_tf.jobs.run.notebook import shown
+from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.runs import Log, open_model, say
 
 _SHOWN = 8  # lines and overlays in a notebook
@@ -51,6 +52,7 @@ def predict(
     out: str | Path = "predictions",
     threads: int | None = None,
     trusted: str | None = None,
+    inputs: Mapping[str, str | Path] | None = None,
     log: Log = say,
 ) -> Predicted:
     """Answer every picture and write ``<out>/predictions.csv``, ``overlays/`` and, to segment, ``masks/``; to detect,
@@ -58,10 +60,12 @@ def predict(
 
     Args:
         model: a run's folder or a bundle's.
-        sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``.
+        sources: pictures, folders (searched through) and patterns such as ``frames/*.jpg``; of a model with several
+            inputs the first one's.
         out: folder for the answers.
         threads: CPU threads of an exported model.
         trusted: the public key, in PEM, that must have signed the bundle; None takes any model.
+        inputs: folders of other inputs' pictures; see :func:`~leakdet_tf.jobs.run.partners.pair_pictures`.
         log: takes lines for the user; a picture that cannot be read gets one, and the rest go on.
 
     Raises:
@@ -73,9 +77,10 @@ def predict(
     if opened.note:
         log(opened.note)
     predictor, folder = opened.predictor, Path(out)
+    frames = pair_pictures(pictures, opened, inputs, log=log)
     names = out_names(pictures)
     table = folder / "predictions.csv"
-    refused = 0
+    refused = len(pictures) - len(frames)
     task = task_of(predictor.contract)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,9 +89,10 @@ def predict(
             things = None
             if task.THINGS is not None:
                 things = _table(files, folder / f"{task.THINGS.name}.csv", ["picture", *task.THINGS.columns])
-            for path in pictures:
+            for frame in frames:
+                path = frame[predictor.contract.primary]
                 try:
-                    image = predictor.load(path)
+                    image = predictor.load(frame)
                 except ImageError as error:
                     log(str(error))
                     refused += 1

@@ -312,16 +312,19 @@ def test_a_classifier_s_mask_of_another_size_is_refused(classifier: Path) -> Non
         explained(classifier, split="test")
 
 
-def test_a_model_of_two_inputs_is_explained_by_its_split(segmenter: Path, tmp_path: Path) -> None:
+def test_a_model_of_two_inputs_is_explained(segmenter: Path, tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         place = tmp_path / "data" / split
         for path in sorted((place / "images").iterdir()):
             put(place / "thermal" / path.name, np.full((*SIZE, 3), 9, np.uint8))
     run = run_of(tmp_path / "two", "segment", inputs=("image", "thermal"))
-    _, rows, _ = explained(run, split="test")
+    done, rows, _ = explained(run, split="test")
     assert [row["hit"] for row in rows] == ["1", "0", "1", ""]
-    with pytest.raises(LeakdetError, match="takes image, thermal together, not single pictures; use --split"):
-        explained(run, tmp_path / "data" / "test" / "images")
+    place = tmp_path / "data" / "test"
+    with pytest.raises(LeakdetError, match=r"takes image and thermal together, .*; add --input thermal=FOLDER"):
+        explained(run, place / "images")
+    again, _, _ = explained(run, place / "images", masks=True, inputs={"thermal": place / "thermal"})
+    assert again.pointing == done.pointing
 
 
 def asked(case: str, run: Path) -> dict[str, Any]:

@@ -91,15 +91,17 @@ def _thresholds(axis: Any, measured: Measured) -> None:
     axis.set_ylabel("mean over classes, at an overlap of .5", fontsize=9)
 
 
-def shown_of(measured: Measured, sample: Sample, position: int) -> Shown:
-    """The sample at a position of what was measured, as a place of a :func:`sheet`."""
+def shown_of(measured: Measured, sample: Sample, position: int, primary: str) -> Shown:
+    """The sample at a position of what was measured, by its input ``primary``, as a place of a :func:`sheet`."""
     answers = measured.answers
-    image, verdict = next(iter(sample.images.values())), measured.judged(position)
+    image, verdict = sample.images[primary], measured.judged(position)
     return Shown(answers.ids[position], image, answers.truths[position], answers.predictions[position], verdict)
 
 
-def examples(samples: Sequence[Sample], predictions: Sequence[Boxes], title: str, *, threshold: float = 0.0) -> Figure:
-    """Some samples with truth and what was found on each, as a :func:`sheet`.
+def examples(
+    samples: Sequence[Sample], predictions: Sequence[Boxes], title: str, primary: str, *, threshold: float = 0.0
+) -> Figure:
+    """Some samples, of which the input ``primary`` is shown, with truth and what was found, as a :func:`sheet`.
 
     Raises:
         DataError: a sample has no truth.
@@ -108,7 +110,7 @@ def examples(samples: Sequence[Sample], predictions: Sequence[Boxes], title: str
     answers = answers_of(samples, predictions)
     found = matches(answers, overlaps=1, sizes=False)
     shown = [
-        Shown(sample.id, next(iter(sample.images.values())), truth, boxes, judged(answers, found, threshold, place))
+        Shown(sample.id, sample.images[primary], truth, boxes, judged(answers, found, threshold, place))
         for place, (sample, truth, boxes) in enumerate(zip(samples, answers.truths, predictions, strict=True))
     ]
     return sheet(shown, title)

@@ -107,7 +107,12 @@ def write_report(asked: Evaluation) -> Report:
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(asked.folder / "worst.png")
         shown = list(samples(settings, [items[i] for i in chosen]))
-        save(sheet(_captions(shown, chosen, measured), f"most confident errors of {len(items)} pictures"), files[-1])
+        save(
+            sheet(
+                _captions(shown, chosen, measured, contract.primary), f"most confident errors of {len(items)} pictures"
+            ),
+            files[-1],
+        )
     for line in lines(found):
         asked.log(line)
     return found, files
@@ -122,17 +127,17 @@ def draw_examples(
         assert sample.truth is not None
         there = tuple(name for name, inside in zip(given.classes, sample.truth, strict=True) if inside)
         text = (sample.id, f"is {'+'.join(there) or 'none'}", f"said {given.answer} {given.scores.max():.2f}")
-        found.append(Shown(next(iter(sample.images.values())), text, there == given.labels))
+        found.append(Shown(sample.images[contract.primary], text, there == given.labels))
     return sheet(found, title)
 
 
-def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured) -> list[Shown]:
+def _captions(shown: Sequence[Sample], places: Sequence[int], measured: Measured, primary: str) -> list[Shown]:
     found = []
     for sample, place in zip(shown, places, strict=True):
         truth = "+".join(measured.labels(place, measured.answers.truth)) or "none"
         said = "+".join(measured.labels(place)) if measured.answered[place] else UNSURE
         text = (sample.id, f"is {truth}", f"said {said or 'none'} {measured.sure[place]:.2f}")
-        found.append(Shown(next(iter(sample.images.values())), text, bool(measured.right[place])))
+        found.append(Shown(sample.images[primary], text, bool(measured.right[place])))
     return found
 
 

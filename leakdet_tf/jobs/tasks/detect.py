@@ -113,7 +113,9 @@ def write_report(asked: Evaluation) -> Report:
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(asked.folder / "worst.png")
         worst = samples(settings, [items[i] for i in chosen])
-        shown = [shown_of(measured, sample, place) for sample, place in zip(worst, chosen, strict=True)]
+        shown = [
+            shown_of(measured, sample, place, contract.primary) for sample, place in zip(worst, chosen, strict=True)
+        ]
         save(sheet(shown, f"most errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
         asked.log(line)
@@ -124,7 +126,7 @@ def draw_examples(
     shown: Sequence[Sample], predictions: Sequence[Boxes], settings: Experiment, contract: Contract, title: str
 ) -> Any:
     """Pictures with the boxes that are there and those that were found."""
-    return examples(shown, predictions, title)
+    return examples(shown, predictions, title, contract.primary)
 
 
 def _choose_threshold(

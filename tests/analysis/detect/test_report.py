@@ -108,7 +108,7 @@ def boxes_of(figure: Figure) -> list[tuple[str, str, list[float]]]:
 def test_a_sheet_paints_right_wrong_and_missed(told: Told, tmp_path: Path) -> None:
     measured = measured_of(told)
     sample = Sample("p0", {"image": np.zeros((120, 160, 3), np.uint8)}, measured.answers.truths[0], Origin("p0"))
-    figure = sheet([shown_of(measured, sample, place) for place in measured.worst(2)], "worst")
+    figure = sheet([shown_of(measured, sample, place, "image") for place in measured.worst(2)], "worst")
     drawn = boxes_of(figure)
     assert sorted(name for name, _, _ in drawn) == ["FOUND", "HIT", "MISSED", "VOID", "VOID", "WRONG", "WRONG"]
     by_name = {name: (style, edges) for name, style, edges in drawn}
@@ -134,10 +134,10 @@ def test_examples_are_judged_on_their_own(told: Told) -> None:
         Sample(name, {"image": np.zeros((120, 160, 1), np.uint16)}, truth, Origin(name))
         for name, truth in zip(answers.ids, answers.truths, strict=True)
     ]
-    figure = examples(samples, answers.predictions, "some", threshold=0.5)
+    figure = examples(samples, answers.predictions, "some", "image", threshold=0.5)
     labels = [axis.get_xlabel() for axis in figure.axes]
     assert labels == ["p0\n1 of 2 found, 1 false alarm", "p1\n0 of 0 found, 0 false alarms"]
-    one = examples(samples, answers.predictions, "some")
+    one = examples(samples, answers.predictions, "some", "image")
     assert one.axes[0].get_xlabel().endswith("2 false alarms")
 
 
@@ -159,7 +159,10 @@ def test_names_are_text_and_many_classes_fit(by_chance: Callable[..., Answers], 
     measured = measure(told([rows, rows], [found, found], names), SETTINGS, seed=0, threshold=0.3)
     measured = replace(measured, answers=replace(measured.answers, ids=("$x^", "y" * 90)))
     sample = Sample("x", {"image": np.zeros((120, 160, 3), np.uint8)}, measured.answers.truths[0], Origin("x"))
-    for figure in (precision_recall(measured, "$t^"), sheet([shown_of(measured, sample, i) for i in (0, 1)], "$t^")):
+    for figure in (
+        precision_recall(measured, "$t^"),
+        sheet([shown_of(measured, sample, i, "image") for i in (0, 1)], "$t^"),
+    ):
         FigureCanvasAgg(figure).draw()
 
 
@@ -167,7 +170,7 @@ def test_a_single_class_is_named_once_and_small_misses_are_ringed(told: Told) ->
     small = [80, 60, 84, 64, 0, 0]
     measured = measure(told([[TRUE[0], small]], [FOUND[:1]]), SETTINGS, seed=0, threshold=0.5)
     sample = Sample("x", {"image": np.zeros((120, 160, 3), np.uint8)}, measured.answers.truths[0], Origin("x"))
-    figure = sheet([shown_of(measured, sample, 0)], "one")
+    figure = sheet([shown_of(measured, sample, 0, "image")], "one")
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90"]
     assert figure.legends[0].get_texts()[-1].get_text() == "all boxes: leak"
     (x1, y1, x2, y2) = next(edges for name, _, edges in boxes_of(figure) if name == "MISSED")
