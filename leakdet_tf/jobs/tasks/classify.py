@@ -107,12 +107,8 @@ def write_report(asked: Evaluation) -> Report:
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(asked.folder / "worst.png")
         shown = list(samples(settings, [items[i] for i in chosen]))
-        save(
-            sheet(
-                _captions(shown, chosen, measured, contract.primary), f"most confident errors of {len(items)} pictures"
-            ),
-            files[-1],
-        )
+        captions = _captions(shown, chosen, measured, predictor.contract.primary)
+        save(sheet(captions, f"most confident errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
         asked.log(line)
     return found, files

@@ -112,10 +112,8 @@ def write_report(asked: Evaluation) -> Report:
     save(precision_recall(measured, where), files[2])
     if chosen := measured.worst(settings.evaluate.worst):
         files.append(asked.folder / "worst.png")
-        worst = samples(settings, [items[i] for i in chosen])
-        shown = [
-            shown_of(measured, sample, place, contract.primary) for sample, place in zip(worst, chosen, strict=True)
-        ]
+        worst, primary = samples(settings, [items[i] for i in chosen]), predictor.contract.primary
+        shown = [shown_of(measured, sample, place, primary) for sample, place in zip(worst, chosen, strict=True)]
         save(sheet(shown, f"most errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
         asked.log(line)
