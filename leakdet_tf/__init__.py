@@ -30,9 +30,17 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'leakdet_tf' has no attribute '{name}'")
+    try:
         return getattr(import_module(_WHERE[name]), name)
-    raise AttributeError(f"module 'leakdet_tf' has no attribute '{name}'")
+    except ModuleNotFoundError as error:
+        from leakdet_tf.core.errors import missing_extra
+
+        missing = missing_extra(error, f"leakdet_tf.{name}")
+        if missing is None:
+            raise
+        raise missing from error
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from leakdet_tf import __version__
-from leakdet_tf.core.errors import LeakdetError, MissingExtraError
+from leakdet_tf.core.errors import LeakdetError, missing_extra
 
 COMMANDS = {
     "fit": ("leakdet_tf.cli.fit:command", "Train from an experiment file; evaluate and export the result."),
@@ -29,17 +29,6 @@ COMMANDS = {
     "doctor": ("leakdet_tf.cli.doctor:command", "Say what this installation can do."),
     "slurm": ("leakdet_tf.cli.slurm:command", "Write sbatch scripts that survive the time limit."),
 }
-_TRAIN_PACKAGES = (
-    "tensorflow",
-    "keras",
-    "pydantic",
-    "pydantic_core",
-    "rich",
-    "matplotlib",
-    "tomli_w",
-    "tomllib",
-    "tensorboard",
-)
 
 
 class Table(click.Group):
@@ -96,12 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         text = f"{where}{error.strerror or error}; is the disk full, or the folder not yours to write?"
         return _refused(text, debug="--debug" in given)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in _TRAIN_PACKAGES:
+        missing = missing_extra(error, "this command")
+        if missing is None:
             raise
-        missing = MissingExtraError(
-            f"this command needs '{error.name}', which is not installed",
-            remedy="pip install 'leakdet_tf[train]' (Python 3.11 or newer)",
-        )
         return _refused(str(missing), debug="--debug" in given)
     except click.ClickException as error:
         error.show()

@@ -69,3 +69,26 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return f"choose from: {', '.join(names)}" if names else "nothing is registered"
+
+
+_TRAIN_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "pydantic",
+    "pydantic_core",
+    "rich",
+    "matplotlib",
+    "tomli_w",
+    "tomllib",
+    "tensorboard",
+)
+
+
+def missing_extra(error: ModuleNotFoundError, what: str) -> MissingExtraError | None:
+    """The line to type where ``what`` needs a package of the extra ``[train]``; None where it is another package."""
+    if (error.name or "").split(".")[0] not in _TRAIN_PACKAGES:
+        return None
+    return MissingExtraError(
+        f"{what} needs '{error.name}', which is not installed",
+        remedy="pip install 'leakdet_tf[train]' (Python 3.11 or newer)",
+    )

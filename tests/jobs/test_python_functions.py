@@ -85,3 +85,20 @@ def test_names_are_functions_whatever_was_imported_before() -> None:
         assert not hasattr(leakdet_tf, "nothing")
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_extra_the_line_to_type_is_told() -> None:
+    code = """if True:
+        import sys
+        sys.modules["pydantic"] = None  # as where it is not installed
+        import leakdet_tf
+        from leakdet_tf.core.errors import MissingExtraError
+        assert leakdet_tf.Predictor
+        try:
+            leakdet_tf.fit
+        except MissingExtraError as error:
+            assert "leakdet_tf.fit needs 'pydantic'" in str(error) and "leakdet_tf[train]" in str(error)
+        else:
+            raise SystemExit("nothing was told")
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
