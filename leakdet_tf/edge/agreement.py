@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.images import Geometry
-from leakdet_tf.core.tasks import task_of
+from leakdet_tf.core.tasks import changes
 from leakdet_tf.edge.golden import gap
 
 Outputs = dict[str, npt.NDArray[np.float32]]
@@ -84,7 +84,7 @@ def compare(pairs: Iterable[Pair], contract: Contract, precision: str) -> Agreem
             found.append((1, 1, 1, np.inf, np.inf))
             continue
         first, second = next(iter(kept.values())), answered[next(iter(kept))]
-        seen = task_of(contract).changes(first, second, contract, contract, geometry, near=(limit.iou, limit.px))
+        seen = changes(first, second, contract, contract, geometry, near=(limit.iou, limit.px))
         counts = seen.decisions, len(seen.margins), int((seen.margins > limit.margin).sum())
         # rows of final boxes have no places of their own: their differences say nothing
         mean = 0.0 if contract.outputs == "final" else max(_mean(kept[name], answered[name]) for name in kept)

@@ -31,6 +31,7 @@ from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import Log, Opened, open_model, say
 from leakdet_tf.jobs.tasks import jobs_task
 from leakdet_tf.jobs.tasks.classify import answer
+from leakdet_tf.jobs.tasks.protocol import Evaluation
 from leakdet_tf.training.progress import track
 
 TABLE = "labels.csv"
@@ -109,7 +110,7 @@ def write_report(
     if note := told_of_rendered(rendered, len(items)):
         log(note)
     task = jobs_task(settings.task.kind)
-    return Evaluated(*task.write_report(opened, settings, items, about, folder=folder, log=log))
+    return Evaluated(*task.write_report(Evaluation(opened, settings, items, about, folder, log)))
 
 
 def _items(

@@ -37,7 +37,7 @@ from leakdet_tf.jobs.run.partners import pair_pictures
 from leakdet_tf.jobs.run.parts import parts_of_run
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log, open_model
 from leakdet_tf.jobs.tasks import jobs_task
-from leakdet_tf.jobs.tasks.protocol import Explaining
+from leakdet_tf.jobs.tasks.protocol import Asked, Explaining
 from leakdet_tf.training.progress import track
 
 SHEET = 24
@@ -233,14 +233,14 @@ class _Work:
         from leakdet_tf.analysis.explain.heat import overlay, spread, thumbnail
 
         image = case.images[self.contract.primary]
-        predicted = self.predictor.predict(case.images)
-        reading = self.task.read(predicted, case.truth, self.contract, self.index, self.truly)
+        predicted, asked = self.predictor.predict(case.images), Asked(self.contract, self.index, self.truly)
+        reading = self.task.read(predicted, case.truth, asked)
         inputs, geometry = self.contract.prepare(case.images)
         heat: Heat = np.zeros(image.shape[:2], np.float32)
         if reading.index is not None:
             batch = {name: pixels[None] for name, pixels in inputs.items()}
             heat = spread(self.cam(batch, target=reading.index)[0], geometry)
-        mask, why = self.task.mask_of(case, reading, self.contract, self.truly)
+        mask, why = self.task.mask_of(case, reading, asked)
         pointed = point(heat, mask) if self.scored and mask is not None and not why else None
         if pointed is not None:
             self.pointed.append(pointed)

@@ -88,8 +88,7 @@ def predict(
             writer = _table(files, table, columns(predictor.contract))
             things = None
             if task.THINGS is not None:
-                name, own = task.THINGS
-                things = _table(files, folder / f"{name}.csv", ["picture", *own])
+                things = _table(files, folder / f"{task.THINGS.name}.csv", ["picture", *task.THINGS.columns])
             for frame in frames:
                 path = frame[predictor.contract.primary]
                 try:
@@ -99,13 +98,16 @@ def predict(
                     refused += 1
                     continue
                 prediction = predictor.predict(image)
-                drawn = {"overlay": predictor.draw(image, prediction), **task.images(prediction)}
+                drawn = {
+                    "overlay": predictor.draw(image, prediction),
+                    **{name: take(prediction) for name, take in task.IMAGES.items()},
+                }
                 line = row(path, prediction, task)
                 for name, pixels in drawn.items():
                     line[name] = str(folder / f"{name}s" / f"{names[path]}.png")
                     _write_png(Path(line[name]), pixels)
-                if things is not None:
-                    things.writerows({"picture": str(path)} | thing for thing in task.things(prediction))
+                if task.THINGS is not None and things is not None:
+                    things.writerows({"picture": str(path)} | thing for thing in task.THINGS.lines(prediction))
                 writer.writerow(line)
     except OSError as error:
         raise DataError(

@@ -7,7 +7,7 @@ itself, at one half. Scores are those of the logits divided by the contract's te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError, DataError
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import IGNORE, Classification
-from leakdet_tf.core.tasks.output import changed_decisions, output_of
-from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
+from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.protocol import Changes, Outputs, Things, Truth
 from leakdet_tf.core.tasks.segment import viewable
 
 TRUTH: Truth = "labels"
@@ -31,8 +31,10 @@ LOSS_KIND = "label_loss"
 WEIGHED_BY = COUNTED = "pictures"
 TARGET_DTYPE: type = np.uint8
 FLOAT_OUTPUT = False
-IMAGES: tuple[str, ...] = ()
-THINGS: tuple[str, Sequence[str]] | None = None
+UNITS = ("decisions", "decisions")
+CHANGES: Callable[..., Changes] | None = None
+IMAGES: Mapping[str, Callable[[Any], npt.NDArray[np.uint8]]] = {}
+THINGS: Things | None = None
 PRESENT = 0.5
 """The score from which a sigmoid model says that a class is there."""
 UNSURE = -1
@@ -43,19 +45,6 @@ BESIDE_ONE = 2.0**-25
 """The least distance from 1 that float32 may have rounded to 0."""
 _ROUNDING = 1e-3  # of single probabilities
 _GREY = (90, 90, 90)
-
-
-def check_truth(truth: npt.NDArray[np.uint8], contract: Contract) -> None:
-    """A softmax model learns one label a picture.
-
-    Raises:
-        DataError: there are none, or several.
-    """
-    if contract.activation == "softmax" and truth.sum() != 1:
-        raise DataError(
-            f"has {truth.sum()} labels, a softmax model learns one a picture",
-            remedy='set model.activation = "sigmoid", or fix the labels',
-        )
 
 
 def target_shape(size: Size, classes: int) -> tuple[int, ...]:
@@ -169,24 +158,6 @@ def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.flo
     return np.asarray(margin, np.float32)
 
 
-def unit(contract: Contract, *, exact: bool) -> str:
-    """What :func:`changes` counts."""
-    return "decisions"
-
-
-def changes(
-    ours: npt.NDArray[Any],
-    theirs: npt.NDArray[Any],
-    contract: Contract,
-    exported: Contract,
-    geometry: Geometry,
-    *,
-    near: tuple[float, float] | None = None,
-) -> Changes:
-    """How an exported file's output (C,) differs from the model's: another class, or another yes or no of sigmoid."""
-    return changed_decisions(ours, theirs, lambda one: decisions(one, exported), lambda one: margins(one, exported))
-
-
 def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Classification:
     """A model's output float (C,) for one picture → what is on it.
 
@@ -242,11 +213,17 @@ def row(prediction: Classification) -> dict[str, Any]:
     return {"answer": prediction.answer} | {f"score_{name}": f"{score:.4f}" for name, score in scores}
 
 
-def images(prediction: Classification) -> dict[str, npt.NDArray[np.uint8]]:
-    """None: what is said is one word."""
-    return {}
+def _check_truth(truth: npt.NDArray[np.uint8], contract: Contract) -> None:
+    """A softmax model learns one label a picture.
+
+    Raises:
+        DataError: there are none, or several.
+    """
+    if contract.activation == "softmax" and truth.sum() != 1:
+        raise DataError(
+            f"has {truth.sum()} labels, a softmax model learns one a picture",
+            remedy='set model.activation = "sigmoid", or fix the labels',
+        )
 
 
-def things(prediction: Classification) -> list[dict[str, str]]:
-    """None: the picture is classified as a whole."""
-    return []
+CHECK_TRUTH: Callable[[Any, Contract], None] | None = _check_truth

@@ -14,7 +14,7 @@ grid, the finest first, row by row. A contract's ``outputs`` says how much of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +28,7 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import IGNORE, Boxes
 from leakdet_tf.core.tasks.output import changed_decisions, output_of
-from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
+from leakdet_tf.core.tasks.protocol import Array, Changes, Near, Outputs, Things, Truth
 from leakdet_tf.core.tasks.segment import viewable
 
 Floats = npt.NDArray[np.float32]
@@ -42,8 +42,9 @@ LOSS_KIND = WEIGHED_BY = ""
 COUNTED = "boxes"
 TARGET_DTYPE: type = np.float32
 FLOAT_OUTPUT = True
-IMAGES: tuple[str, ...] = ()
-THINGS: tuple[str, Sequence[str]] | None = ("boxes", ("class", "score", "x1", "y1", "x2", "y2"))
+UNITS = ("anchors", "boxes")
+CHECK_TRUTH: Callable[[Any, Contract], None] | None = None
+IMAGES: Mapping[str, Callable[[Any], npt.NDArray[np.uint8]]] = {}
 STRIDES = (8, 16, 32)
 """Pixels a cell of each grid."""
 BINS = 16
@@ -78,10 +79,6 @@ def grid(size: Size) -> tuple[Floats, Floats]:
         middles.append((np.stack([columns, rows], axis=1) + 0.5) * stride)
         strides.append(np.full(len(rows), stride))
     return np.concatenate(middles).astype(np.float32), np.concatenate(strides).astype(np.float32)
-
-
-def check_truth(truth: Floats, contract: Contract) -> None:
-    """A model learns any boxes."""
 
 
 def output_shape(size: Size, classes: int, outputs: str = "raw", most: int = 300) -> tuple[int, ...]:
@@ -154,19 +151,8 @@ def candidates(array: npt.NDArray[Any], contract: Contract) -> tuple[Floats, Flo
     return boxes, sigmoid(scores), labels
 
 
-def unit(contract: Contract, *, exact: bool) -> str:
-    """What :func:`changes` counts."""
-    return "anchors" if exact and contract.outputs != "final" else "boxes"
-
-
-def changes(
-    ours: npt.NDArray[Any],
-    theirs: npt.NDArray[Any],
-    contract: Contract,
-    exported: Contract,
-    geometry: Geometry,
-    *,
-    near: tuple[float, float] | None = None,
+def _changes(
+    ours: Array, theirs: Array, contract: Contract, exported: Contract, geometry: Geometry, near: Near = None
 ) -> Changes:
     """How an exported file's output differs from the model's, which is decoded here where the file's graph decodes.
 
@@ -316,12 +302,7 @@ def row(prediction: Boxes) -> dict[str, Any]:
     return {f"boxes_{name}": found[name] for name in prediction.classes} | {"best_score": best}
 
 
-def images(prediction: Boxes) -> dict[str, npt.NDArray[np.uint8]]:
-    """None: boxes are lines of a table."""
-    return {}
-
-
-def things(prediction: Boxes) -> list[dict[str, str]]:
+def _things(prediction: Boxes) -> list[dict[str, str]]:
     """A line for each box, the most certain first; edges in the original picture's pixels."""
     rows = []
     for name, score, box in zip(prediction.names, prediction.scores, prediction.boxes, strict=True):
@@ -342,3 +323,7 @@ def _logit(share: float) -> float:
     if not 0 < share < 1:
         return -np.inf if share <= 0 else np.inf
     return float(np.log(share / (1 - share)))
+
+
+CHANGES: Callable[..., Changes] | None = _changes
+THINGS: Things | None = Things("boxes", ("class", "score", "x1", "y1", "x2", "y2"), _things)

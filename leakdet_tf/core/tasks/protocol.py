@@ -6,7 +6,7 @@ A task is one module of the same name on each floor that needs it: here, in :mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,7 +19,11 @@ from leakdet_tf.core.records import AnyPrediction
 
 Truth = Literal["masks", "labels", "boxes"]
 """What a task's truth is read from: a label for each pixel, what is on the whole picture, or boxes."""
-Outputs = Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any]
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array] | Array
+Near = tuple[float, float] | None
+"""How near two boxes are that count as the same: they overlap by the first number, or their edges lie within the second
+in the model's pixels. None: outputs should be the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,15 @@ class Changes:
     decisions: int
     margins: npt.NDArray[np.float32]
     largest: float
+
+
+@dataclass(frozen=True)
+class Things:
+    """A table with a line for each thing on a picture: its name, its columns behind ``picture``, and its lines."""
+
+    name: str
+    columns: Sequence[str]
+    lines: Callable[[Any], list[dict[str, str]]]
 
 
 class Task(Protocol):
@@ -78,15 +91,24 @@ class Task(Protocol):
         """Whether eight bits are too few for the outputs: they stay in float in an int8 file."""
 
     @property
-    def IMAGES(self) -> Sequence[str]:
-        """What ``images`` gives, in the order of the columns of ``predictions.csv`` that name the files."""
+    def UNITS(self) -> tuple[str, str]:
+        """What :func:`~leakdet_tf.core.tasks.changes` counts where a file should compute the same, and where not."""
 
     @property
-    def THINGS(self) -> tuple[str, Sequence[str]] | None:
-        """A table with a line for each thing that was found: its name, and its columns behind ``picture``."""
+    def CHANGES(self) -> Callable[..., Changes] | None:
+        """How two outputs differ, with the arguments of :func:`~leakdet_tf.core.tasks.changes`; None: by decisions."""
 
-    def check_truth(self, truth: npt.NDArray[Any], contract: Contract) -> None:
-        """Raises DataError, without the file's name, where a model of this contract cannot learn a picture's truth."""
+    @property
+    def CHECK_TRUTH(self) -> Callable[[Any, Contract], None] | None:
+        """Raises DataError, without the file's name, where a model of a contract cannot learn a picture's truth."""
+
+    @property
+    def IMAGES(self) -> Mapping[str, Callable[[Any], npt.NDArray[np.uint8]]]:
+        """What is kept of a prediction as PNG files, by the column of ``predictions.csv`` that names the file."""
+
+    @property
+    def THINGS(self) -> Things | None:
+        """The table with a line for each thing that was found."""
 
     def target_shape(self, size: Size, classes: int) -> tuple[int, ...]:
         """Shape of one picture's ``targets``; -1 where it is as long as the longest."""
@@ -106,31 +128,6 @@ class Task(Protocol):
     def margins(self, outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.float32]:
         """By how much each of ``decisions`` was taken."""
 
-    def unit(self, contract: Contract, *, exact: bool) -> str:
-        """What :func:`changes` counts: ``pixels``, ``decisions``, ``anchors`` or ``boxes``."""
-
-    def changes(
-        self,
-        ours: npt.NDArray[Any],
-        theirs: npt.NDArray[Any],
-        contract: Contract,
-        exported: Contract,
-        geometry: Geometry,
-        *,
-        near: tuple[float, float] | None = None,
-    ) -> Changes:
-        """How an exported file's output for a picture differs from the model's.
-
-        Args:
-            ours: the model's, as its ``contract`` says.
-            theirs: the file's, as ``exported`` says.
-            contract: the model's.
-            exported: the file's.
-            geometry: where the picture lies in the input.
-            near: None where the file should compute the same; else boxes that overlap by the first number, or whose
-                edges lie within the second in the model's pixels, count as the same.
-        """
-
     def decode(self, outputs: Outputs, contract: Contract, geometry: Geometry) -> AnyPrediction:
         """A model's output for one picture → a :class:`~leakdet_tf.core.records.Prediction`, in the original's pixels.
 
@@ -146,9 +143,3 @@ class Task(Protocol):
 
     def row(self, prediction: Any) -> dict[str, Any]:
         """A prediction's values by column."""
-
-    def images(self, prediction: Any) -> dict[str, npt.NDArray[np.uint8]]:
-        """What is kept of a prediction as PNG files, by :data:`IMAGES`."""
-
-    def things(self, prediction: Any) -> list[dict[str, str]]:
-        """The lines of :data:`THINGS` for one picture."""

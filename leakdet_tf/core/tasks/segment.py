@@ -6,7 +6,8 @@ picture by nearest neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from leakdet_tf.core.errors import ContractError
 from leakdet_tf.core.images import Geometry, Labels, Pixels, Size, as_channels
 from leakdet_tf.core.labels import Labelling
 from leakdet_tf.core.records import IGNORE, Mask
-from leakdet_tf.core.tasks.output import changed_decisions, output_of
-from leakdet_tf.core.tasks.protocol import Changes, Outputs, Truth
+from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.protocol import Changes, Outputs, Things, Truth
 
 TRUTH: Truth = "masks"
 LEAST_CLASSES = 2
@@ -31,13 +32,12 @@ LOSS_KIND = "loss"
 WEIGHED_BY = COUNTED = "pixels"
 TARGET_DTYPE: type = np.uint8
 FLOAT_OUTPUT = False
-IMAGES = ("mask",)
-THINGS: tuple[str, Sequence[str]] | None = None
+UNITS = ("pixels", "pixels")
+CHANGES: Callable[..., Changes] | None = None
+CHECK_TRUTH: Callable[[Any, Contract], None] | None = None
+IMAGES: Mapping[str, Callable[[Any], npt.NDArray[np.uint8]]] = {"mask": attrgetter("labels")}
+THINGS: Things | None = None
 OVERLAY_OPACITY = 0.45
-
-
-def check_truth(truth: Labels, contract: Contract) -> None:
-    """A model learns any mask."""
 
 
 def target_shape(size: Size, classes: int) -> tuple[int, ...]:
@@ -89,24 +89,6 @@ def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.flo
     top = np.sort(np.asarray(outputs, np.float32), axis=-1)
     margin: npt.NDArray[np.float32] = top[..., -1] - top[..., -2]
     return margin
-
-
-def unit(contract: Contract, *, exact: bool) -> str:
-    """What :func:`changes` counts."""
-    return "pixels"
-
-
-def changes(
-    ours: npt.NDArray[Any],
-    theirs: npt.NDArray[Any],
-    contract: Contract,
-    exported: Contract,
-    geometry: Geometry,
-    *,
-    near: tuple[float, float] | None = None,
-) -> Changes:
-    """How an exported file's output (h, w, C) differs from the model's: pixels of another class."""
-    return changed_decisions(ours, theirs, lambda one: decisions(one, exported), lambda one: margins(one, exported))
 
 
 def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Mask:
@@ -189,13 +171,3 @@ def row(prediction: Mask) -> dict[str, Any]:
     """A mask's values by column."""
     shares = {f"share_{name}": f"{share:.6f}" for name, share in prediction.fractions().items()}
     return shares | {"mean_score": f"{float(prediction.scores.mean()):.4f}"}
-
-
-def images(prediction: Mask) -> dict[str, npt.NDArray[np.uint8]]:
-    """The class indices, uint8 (H, W)."""
-    return {"mask": prediction.labels}
-
-
-def things(prediction: Mask) -> list[dict[str, str]]:
-    """None: a mask is whole."""
-    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.run.data import groups_of, samples
 from leakdet_tf.jobs.run.runs import Log, Opened
-from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Explaining
+from leakdet_tf.jobs.tasks.protocol import Asked, Calibrating, Comparing, Evaluation, Explaining, Report, Weighted
 from leakdet_tf.training.progress import track
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def _measured(answers: Answers, settings: Experiment, contract: Contract) -> Mea
     )
 
 
-def weighted_figure(
-    predictor: Predictor, settings: Experiment, items: Sequence[Item]
-) -> tuple[str, Callable[[Weights], Weights]]:
+def weighted_figure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Weighted:
     """Accuracy, by how often each picture counts."""
     right = measure(predictor, settings, items).right.astype(np.float64)
 
@@ -93,33 +91,26 @@ def weighted_figure(
     return "accuracy", accuracy
 
 
-def write_report(
-    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
-) -> tuple[dict[str, Any], list[Path]]:
+def write_report(asked: Evaluation) -> Report:
     """Measure an open classifier on items and write ``metrics.json``, ``scores.npz`` and pictures into ``folder``."""
-    contract = opened.predictor.contract
-    answers = answer(opened.predictor, settings, items, kind=opened.kind)
-    measured = _measured(answers, settings, contract)
-    found = report(measured, settings.evaluate, about | {"contract": contract.id})
-    files = [folder / name for name in ("metrics.json", SCORES, "confusion.png", "reliability.png", "risk.png")]
+    settings, items, predictor, where = asked.settings, asked.items, asked.opened.predictor, asked.where
+    answers = answer(predictor, settings, items, kind=asked.opened.kind)
+    measured = _measured(answers, settings, predictor.contract)
+    found = report(measured, settings.evaluate, asked.about | {"contract": predictor.contract.id})
+    files = [asked.folder / name for name in ("metrics.json", SCORES, "confusion.png", "reliability.png", "risk.png")]
     write_json(files[0], found)
     save_scores(files[1], answers)
-    where = f"{opened.kind} on {about['split']} of {about['data']}: {len(items)} pictures"
     save(confusion(found, where), files[2])
     save(reliability(found["calibration"], where), files[3])
-    curve = calibration.risk_coverage(answers, contract.temperature)
+    curve = calibration.risk_coverage(answers, predictor.contract.temperature)
     save(risk_coverage({settings.name: curve}, where, found["abstain"]), files[4])
     if chosen := measured.worst(settings.evaluate.worst):
-        files.append(folder / "worst.png")
+        files.append(asked.folder / "worst.png")
         shown = list(samples(settings, [items[i] for i in chosen]))
-        save(
-            sheet(
-                _captions(shown, chosen, measured, contract.primary), f"most confident errors of {len(items)} pictures"
-            ),
-            files[-1],
-        )
+        captions = _captions(shown, chosen, measured, predictor.contract.primary)
+        save(sheet(captions, f"most confident errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
-        log(line)
+        asked.log(line)
     return found, files
 
 
@@ -209,24 +200,28 @@ def _keep(folder: Path, bare: Contract, contract: Contract, fitted: Any, chosen:
 CALIBRATING: Calibrating | None = Calibrating(_calibrate, threshold=False)
 
 
-def _read(
-    prediction: Classification, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None, truly: bool
-) -> Reading:
+def _read(prediction: Classification, truth: npt.NDArray[Any] | None, asked: Asked) -> Reading:
     # The class of the highest score.
-    names = contract.class_names
+    names = asked.contract.class_names
     known = None if truth is None or truth[0] == IGNORE else np.flatnonzero(truth)
     true = "" if known is None else joined(names, known)
-    among = np.arange(len(names)) if not truly else known if known is not None else np.arange(0)
-    best = index if index is not None else int(among[prediction.scores[among].argmax()]) if len(among) else None
+    among = np.arange(len(names)) if not asked.truly else known if known is not None else np.arange(0)
+    best = (
+        asked.index
+        if asked.index is not None
+        else int(among[prediction.scores[among].argmax()])
+        if len(among)
+        else None
+    )
     return Reading(best, None if best is None else float(prediction.scores[best]), prediction.answer, true)
 
 
-def _mask_of(case: Case, reading: Reading, contract: Contract, truly: bool) -> tuple[npt.NDArray[np.bool_] | None, str]:
+def _mask_of(case: Case, reading: Reading, asked: Asked) -> tuple[npt.NDArray[np.bool_] | None, str]:
     if case.mask is None:
         return None, NO_MASK
     if reading.index is None:
-        return None, UNKNOWN if truly else NOTHING
-    mask = thing(case.mask, case.names, contract.class_names[reading.index])
+        return None, UNKNOWN if asked.truly else NOTHING
+    mask = thing(case.mask, case.names, asked.contract.class_names[reading.index])
     if case.truth is not None and case.truth[reading.index] == 0:
         return mask, NOT_THERE
     return mask, "" if mask.any() else EMPTY

@@ -38,7 +38,7 @@ from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.run.data import groups_of, samples
 from leakdet_tf.jobs.run.runs import Log, Opened
-from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Explaining
+from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Evaluation, Explaining, Report, Weighted
 from leakdet_tf.training.progress import track
 
 EXAMPLES = 12
@@ -90,9 +90,7 @@ def _measured(answers: Answers, settings: Experiment, contract: Contract) -> Mea
     return measured_of(answers, settings.evaluate, seed=settings.seed, threshold=contract.threshold)
 
 
-def weighted_figure(
-    predictor: Predictor, settings: Experiment, items: Sequence[Item]
-) -> tuple[str, Callable[[Weights], Weights]]:
+def weighted_figure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Weighted:
     """mAP at an IoU of one half, by how often each picture counts."""
     found = matches(answer(predictor, settings, items), overlaps=1, sizes=False)
 
@@ -102,28 +100,23 @@ def weighted_figure(
     return "mAP50", map50
 
 
-def write_report(
-    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
-) -> tuple[dict[str, Any], list[Path]]:
+def write_report(asked: Evaluation) -> Report:
     """Measure an open detector on items and write ``metrics.json``, ``boxes.npz`` and pictures into ``folder``."""
-    contract = opened.predictor.contract
-    answers = answer(opened.predictor, settings, items, kind=opened.kind)
-    measured = _measured(answers, settings, contract)
-    found = report(measured, settings.evaluate, about | {"contract": contract.id})
-    files = [folder / name for name in ("metrics.json", BOXES, "pr.png")]
+    settings, items, predictor, where = asked.settings, asked.items, asked.opened.predictor, asked.where
+    answers = answer(predictor, settings, items, kind=asked.opened.kind)
+    measured = _measured(answers, settings, predictor.contract)
+    found = report(measured, settings.evaluate, asked.about | {"contract": predictor.contract.id})
+    files = [asked.folder / name for name in ("metrics.json", BOXES, "pr.png")]
     write_json(files[0], found)
     save_boxes(files[1], answers)
-    where = f"{opened.kind} on {about['split']} of {about['data']}: {len(items)} pictures"
     save(precision_recall(measured, where), files[2])
     if chosen := measured.worst(settings.evaluate.worst):
-        files.append(folder / "worst.png")
-        worst = samples(settings, [items[i] for i in chosen])
-        shown = [
-            shown_of(measured, sample, place, contract.primary) for sample, place in zip(worst, chosen, strict=True)
-        ]
+        files.append(asked.folder / "worst.png")
+        worst, primary = samples(settings, [items[i] for i in chosen]), predictor.contract.primary
+        shown = [shown_of(measured, sample, place, primary) for sample, place in zip(worst, chosen, strict=True)]
         save(sheet(shown, f"most errors of {len(items)} pictures"), files[-1])
     for line in lines(found):
-        log(line)
+        asked.log(line)
     return found, files
 
 

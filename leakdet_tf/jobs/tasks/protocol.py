@@ -52,16 +52,48 @@ class Comparing:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Of which class a heat map is: the ``index``, or where that is None the predicted one, or, ``truly``, the true."""
+
+    contract: Contract
+    index: int | None
+    truly: bool
+
+
+@dataclass(frozen=True)
 class Explaining:
     """How a heat map is asked for and scored.
 
-    ``read`` takes a prediction, the truth or None, the contract, the class asked for or None, and whether it is to be
-    the true one; ``mask_of`` takes a case, its reading, the contract and the latter, and says where the class truly is
-    (None where unknown), and why the picture is not scored, empty when it is.
+    ``read`` takes a prediction, the truth or None, and what is asked. ``mask_of`` takes a case, its reading and what is
+    asked; it says where the class truly is, bool (H, W) or None, and why the picture is not scored, empty when it is.
     """
 
-    read: Callable[[Any, npt.NDArray[Any] | None, Contract, int | None, bool], Reading]
-    mask_of: Callable[[Case, Reading, Contract, bool], tuple[npt.NDArray[np.bool_] | None, str]]
+    read: Callable[[Any, npt.NDArray[Any] | None, Asked], Reading]
+    mask_of: Callable[[Case, Reading, Asked], tuple[npt.NDArray[np.bool_] | None, str]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, on which items, what a report says of both (``about``), and where it goes."""
+
+    opened: Opened
+    settings: Experiment
+    items: Sequence[Item]
+    about: dict[str, Any]
+    folder: Path
+    log: Log
+
+    @property
+    def where(self) -> str:
+        """The title of its figures."""
+        kind, about = self.opened.kind, self.about
+        return f"{kind} on {about['split']} of {about['data']}: {len(self.items)} pictures"
+
+
+Report = tuple[dict[str, Any], list[Path]]
+"""What ``metrics.json`` holds, and the files that were written."""
+Weighted = tuple[str, Callable[[Weights], Weights]]
+"""A figure's name for people, and how it depends on how often each picture counts, (R, N) → (R,)."""
 
 
 class JobsTask(Protocol):
@@ -93,22 +125,11 @@ class JobsTask(Protocol):
     def measure(self, predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Bounded:
         """The figures of a model on items, with bounds."""
 
-    def weighted_figure(
-        self, predictor: Predictor, settings: Experiment, items: Sequence[Item]
-    ) -> tuple[str, Callable[[Weights], Weights]]:
-        """A figure of a model on items, for people, and how it depends on how often each counts, (R, N) → (R,)."""
+    def weighted_figure(self, predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Weighted:
+        """A figure of a model on items."""
 
-    def write_report(
-        self,
-        opened: Opened,
-        settings: Experiment,
-        items: Sequence[Item],
-        about: dict[str, Any],
-        *,
-        folder: Path,
-        log: Log,
-    ) -> tuple[dict[str, Any], list[Path]]:
-        """Measure an open model on items; write ``metrics.json`` and what belongs to it into ``folder``."""
+    def write_report(self, asked: Evaluation) -> Report:
+        """Measure, and write ``metrics.json`` and what belongs to it."""
 
     def draw_examples(
         self, shown: Sequence[Sample], predictions: Sequence[Any], settings: Experiment, contract: Contract, title: str

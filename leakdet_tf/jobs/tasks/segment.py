@@ -30,8 +30,7 @@ from leakdet_tf.data.items import Item
 from leakdet_tf.data.readers import labelling_of, read, truth_tables
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.run.data import samples
-from leakdet_tf.jobs.run.runs import Log, Opened
-from leakdet_tf.jobs.tasks.protocol import Calibrating, Comparing, Explaining
+from leakdet_tf.jobs.tasks.protocol import Asked, Calibrating, Comparing, Evaluation, Explaining, Report, Weighted
 from leakdet_tf.training.progress import track
 
 if TYPE_CHECKING:
@@ -60,9 +59,7 @@ def measure(predictor: Predictor, settings: Experiment, items: Sequence[Item], *
     )
 
 
-def weighted_figure(
-    predictor: Predictor, settings: Experiment, items: Sequence[Item]
-) -> tuple[str, Callable[[Weights], Weights]]:
+def weighted_figure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Weighted:
     """Mean IoU, by how often each picture counts."""
     measured = measure(predictor, settings, items, told="evaluating")
     return "mean IoU", weighted_mean_iou(measured.counts, measured.labelling.members)
@@ -81,31 +78,30 @@ def weighted_mean_iou(
     return mean_iou
 
 
-def write_report(
-    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
-) -> tuple[dict[str, Any], list[Path]]:
+def write_report(asked: Evaluation) -> Report:
     """Measure an open segmenter on items; write ``metrics.json``, ``counts.npz`` and pictures into ``folder``."""
+    opened, settings, items, about = asked.opened, asked.settings, asked.items, asked.about
     predictor = opened.predictor
     measured = measure(predictor, settings, items, told=f"evaluating {opened.kind}")
     labelling = measured.labelling
     found = report(measured, predictor, settings.evaluate, about)
-    files = [folder / "metrics.json", folder / COUNTS, folder / "report.png"]
+    files = [asked.folder / "metrics.json", asked.folder / COUNTS, asked.folder / "report.png"]
     write_json(files[0], found)
     names = predictor.contract.class_names
     save_counts(files[1], PerPicture(measured.ids, measured.counts, measured.boundary, labelling.members, names))
     save(page(found, predictor.contract), files[2])
     for name, part in found.get("detection", {}).items():
-        files.append(folder / f"detection-{name}.png")
+        files.append(asked.folder / f"detection-{name}.png")
         save(pod.draw(part), files[-1])
     if chosen := [items[i] for i in measured.worst(settings.evaluate.worst)]:
         tables = truth_tables(settings.data, settings.task.classes)
         shown = [read(item, tables[item.source]).sample for item in chosen]
         predictions = [cast(Mask, predictor.predict(sample.images)) for sample in shown]
-        files.append(folder / "worst.png")
+        files.append(asked.folder / "worst.png")
         title = f"worst of {len(items)} pictures, {about['data']} ({about['split']})"
         save(examples(shown, predictions, predictor.contract, title, labelling), files[-1])
     for line in lines(found):
-        log(line)
+        asked.log(line)
     return found, files
 
 
@@ -138,26 +134,24 @@ def _compare(runs: Sequence[Run[PerPicture]], metric: str) -> dict[str, Any]:
 COMPARING: Comparing | None = Comparing("mean_iou", _load, _compare)
 
 
-def _read(
-    prediction: Mask, truth: npt.NDArray[Any] | None, contract: Contract, index: int | None, truly: bool
-) -> Reading:
+def _read(prediction: Mask, truth: npt.NDArray[Any] | None, asked: Asked) -> Reading:
     # The painted class with most pixels, with its mean score over those that were decided so.
-    names, painted = contract.class_names, np.array([item.rgb is not None for item in contract.classes])
+    names, painted = asked.contract.class_names, np.array([item.rgb is not None for item in asked.contract.classes])
     pixels = _counts(prediction.labels, len(names)) * painted
     there = _counts(truth, len(names)) * painted if truth is not None else np.zeros(len(names), np.int64)
     true = "" if truth is None else joined(names, np.flatnonzero(there))
-    most = there if truly else pixels
-    chosen = index if index is not None else int(most.argmax()) if most.any() else None
+    most = there if asked.truly else pixels
+    chosen = asked.index if asked.index is not None else int(most.argmax()) if most.any() else None
     inside = prediction.labels == chosen
     score = float(prediction.scores[inside].mean()) if inside.any() else None
     return Reading(chosen, score, joined(names, np.flatnonzero(pixels)), true)
 
 
-def _mask_of(case: Case, reading: Reading, contract: Contract, truly: bool) -> tuple[npt.NDArray[np.bool_] | None, str]:
+def _mask_of(case: Case, reading: Reading, asked: Asked) -> tuple[npt.NDArray[np.bool_] | None, str]:
     if case.truth is None:
         return None, NO_MASK
     if reading.index is None:
-        return None, UNKNOWN if truly else NOTHING
+        return None, UNKNOWN if asked.truly else NOTHING
     there: npt.NDArray[np.bool_] = np.asarray(case.truth == reading.index)
     return there, "" if there.any() else NOT_THERE
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from leakdet_tf.core.registry import task_module
 from leakdet_tf.training.tasks.protocol import TrainingTask
-
-if TYPE_CHECKING:
-    from leakdet_tf.training.tasks import classify, detect, segment
-
-    _segment: TrainingTask = segment
-    _classify: TrainingTask = classify
-    _detect: TrainingTask = detect
 
 
 def training_task(name: str) -> TrainingTask:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.images import Geometry, Pixels, Size
 from leakdet_tf.core.records import Prediction
-from leakdet_tf.core.tasks.output import changed_decisions, output_of
-from leakdet_tf.core.tasks.protocol import Changes, Outputs
+from leakdet_tf.core.tasks.output import output_of
+from leakdet_tf.core.tasks.protocol import Outputs
 from leakdet_tf.core.tasks.segment import viewable
 
 TRUTH = "masks"
@@ -25,8 +25,9 @@ LOSS_KIND = WEIGHED_BY = ""
 COUNTED = "pictures"
 TARGET_DTYPE = np.float32
 FLOAT_OUTPUT = False
-IMAGES: tuple[str, ...] = ()
-THINGS: tuple[str, Sequence[str]] | None = None
+UNITS = ("shares", "shares")
+CHANGES = CHECK_TRUTH = THINGS = None
+IMAGES: dict[str, Any] = {}
 STEPS = 10
 """A decision is one of so many equal parts of 0..1."""
 
@@ -37,10 +38,6 @@ class Share(Prediction):
 
     share: float
     size: Size
-
-
-def check_truth(truth: npt.NDArray[Any], contract: Contract) -> None:
-    """Any mask says how much of it is gas."""
 
 
 def target_shape(size: Size, classes: int) -> tuple[int, ...]:
@@ -69,22 +66,6 @@ def margins(outputs: npt.NDArray[Any], contract: Contract) -> npt.NDArray[np.flo
     return np.abs(outputs * STEPS - np.rint(outputs * STEPS)).astype(np.float32) / STEPS
 
 
-def unit(contract: Contract, *, exact: bool) -> str:
-    return "shares"
-
-
-def changes(
-    ours: npt.NDArray[Any],
-    theirs: npt.NDArray[Any],
-    contract: Contract,
-    exported: Contract,
-    geometry: Geometry,
-    *,
-    near: tuple[float, float] | None = None,
-) -> Changes:
-    return changed_decisions(ours, theirs, lambda one: decisions(one, exported), lambda one: margins(one, exported))
-
-
 def decode(outputs: Outputs, contract: Contract, geometry: Geometry) -> Share:
     return Share(share=float(output_of(outputs, (1,))[0]), size=geometry.source, model=contract.id)
 
@@ -101,11 +82,3 @@ def columns(classes: Sequence[str]) -> list[str]:
 
 def row(prediction: Share) -> dict[str, Any]:
     return {"share": f"{prediction.share:.4f}"}
-
-
-def images(prediction: Share) -> dict[str, npt.NDArray[np.uint8]]:
-    return {}
-
-
-def things(prediction: Share) -> list[dict[str, str]]:
-    return []

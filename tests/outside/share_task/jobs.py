@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from leakdet_tf.data.cache import Cache
 from leakdet_tf.data.items import Item
 from leakdet_tf.edge.predictor import Predictor
 from leakdet_tf.jobs.run.data import samples
-from leakdet_tf.jobs.run.runs import Log, Opened
+from leakdet_tf.jobs.tasks.protocol import Evaluation, Report, Weighted
 from share_task.core import Share
 
 EXAMPLES = 4
@@ -49,21 +48,17 @@ def measure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -
     return Measured(figures, low, high, apart)
 
 
-def weighted_figure(
-    predictor: Predictor, settings: Experiment, items: Sequence[Item]
-) -> tuple[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]]:
+def weighted_figure(predictor: Predictor, settings: Experiment, items: Sequence[Item]) -> Weighted:
     apart = measure(predictor, settings, items).apart
     return "closeness", lambda weights: 1 - weights @ apart / weights.sum(axis=1)
 
 
-def write_report(
-    opened: Opened, settings: Experiment, items: Sequence[Item], about: dict[str, Any], *, folder: Path, log: Log
-) -> tuple[dict[str, Any], list[Path]]:
-    measured = measure(opened.predictor, settings, items)
-    found = {"format": 1, "task": "share", **about, "metrics": {"closeness": bounded(measured, "closeness")}}
-    write_json(folder / "metrics.json", found)
-    log(f"closeness {found['metrics']['closeness']['value']:.4f}")
-    return found, [folder / "metrics.json"]
+def write_report(asked: Evaluation) -> Report:
+    measured = measure(asked.opened.predictor, asked.settings, asked.items)
+    found = {"format": 1, "task": "share", **asked.about, "metrics": {"closeness": bounded(measured, "closeness")}}
+    write_json(asked.folder / "metrics.json", found)
+    asked.log(f"closeness {found['metrics']['closeness']['value']:.4f}")
+    return found, [asked.folder / "metrics.json"]
 
 
 def draw_examples(
