@@ -321,9 +321,11 @@ def test_a_model_of_two_inputs_is_explained(segmenter: Path, tmp_path: Path) -> 
     done, rows, _ = explained(run, split="test")
     assert [row["hit"] for row in rows] == ["1", "0", "1", ""]
     place = tmp_path / "data" / "test"
-    with pytest.raises(LeakdetError, match=r"takes image and thermal together, .*; add --input thermal=FOLDER"):
+    assert explained(run, place / "images", masks=True)[0].pointing == done.pointing
+    (place / "thermal").rename(tmp_path / "heat")
+    with pytest.raises(LeakdetError, match="none of 4 pictures has a partner for each of thermal"):
         explained(run, place / "images")
-    again, _, _ = explained(run, place / "images", masks=True, inputs={"thermal": place / "thermal"})
+    again, _, _ = explained(run, place / "images", masks=True, inputs={"thermal": tmp_path / "heat"})
     assert again.pointing == done.pointing
 
 
