@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from leakdet_tf.core.version import __version__
+
 if TYPE_CHECKING:
     from leakdet_tf.edge.predictor import Predictor
     from leakdet_tf.jobs.evaluate import evaluate
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from leakdet_tf.jobs.predict import predict
     from leakdet_tf.jobs.synth_render import render
 
-__version__ = "0.1.0"
-__all__ = ["Predictor", "evaluate", "export", "fit", "predict", "render"]
+__all__ = ["Predictor", "__version__", "evaluate", "export", "fit", "predict", "render"]
 _WHERE = {
     "Predictor": "leakdet_tf.edge.predictor",
     "evaluate": "leakdet_tf.jobs.evaluate",
@@ -44,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

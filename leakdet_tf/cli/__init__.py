@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from leakdet_tf import __version__
 from leakdet_tf.core.errors import LeakdetError, missing_extra
+from leakdet_tf.core.version import __version__
 
 COMMANDS = {
     "fit": ("leakdet_tf.cli.fit:command", "Train from an experiment file; evaluate and export the result."),

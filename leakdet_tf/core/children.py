@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import leakdet_tf
-
 _SAFE_PATH = hasattr(sys.flags, "safe_path")  # from Python 3.11 on: what PYTHONSAFEPATH sets
 _RUN = (
     "import sys; sys.path[:] = filter(None, sys.path); "
@@ -29,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
 
     This very package comes first, and with :func:`command` the working folder does not, which may hold another version.
     """
-    home = str(Path(leakdet_tf.__file__).resolve().parents[1])
+    home = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([home, *search_path()])
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **more}
 

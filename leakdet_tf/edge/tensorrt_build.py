@@ -27,10 +27,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from leakdet_tf import __version__
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError
 from leakdet_tf.core.files import write_bytes
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge import engines
 from leakdet_tf.edge.agreement import Agreement, compare, objection
 from leakdet_tf.edge.backends.tensorrt import TensorRTBackend, last, library, listener, version

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from leakdet_tf import __version__
 from leakdet_tf.config.schema import Export
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, LeakdetError
 from leakdet_tf.core.files import sha256_bytes, sha256_file, sync_folder, write_bytes, write_json, write_text
 from leakdet_tf.core.images import Pixels
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge import signing
 from leakdet_tf.edge.backends import open_backend
 from leakdet_tf.edge.benchmark import answer

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leakdet_tf import __version__
 from leakdet_tf.analysis.benchmark import case, lines, metric_of
 from leakdet_tf.core.children import command, environment, signal_name
 from leakdet_tf.core.errors import BundleError, LeakdetError, MissingExtraError
 from leakdet_tf.core.files import sha256_bytes, write_json
 from leakdet_tf.core.images import Size, decode, resize
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge.benchmark import MAX_FRAMES, Frames, Request, frame_bytes, golden_frames
 from leakdet_tf.edge.bundle import Bundle, open_bundle
 from leakdet_tf.edge.machine import cores, facts

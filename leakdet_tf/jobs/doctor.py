@@ -12,8 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import leakdet_tf
-from leakdet_tf import __version__
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge import machine
 from leakdet_tf.jobs.run.probe import Found, probe
 
@@ -104,7 +103,7 @@ def _version(package: str) -> str | None:
 def _lock() -> Path | None:
     # beside the package where it was installed from a clone; a wheel has none
     name = f"py{sys.version_info[0]}{sys.version_info[1]}.txt"
-    path = Path(leakdet_tf.__file__).parents[1] / "constraints" / name
+    path = Path(__file__).parents[2] / "constraints" / name
     return path if path.is_file() else None
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from leakdet_tf import __version__
 from leakdet_tf.cli import COMMANDS, main
+from leakdet_tf.core.version import __version__
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from leakdet_tf import __version__
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import DataError, LeakdetError
 from leakdet_tf.core.files import host, lives, own_mark, sync_folder
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge import machine
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.edge.predictor import Predictor

@@ -17,12 +17,12 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from leakdet_tf import __version__
 from leakdet_tf.config.schema import Experiment, Track
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import MissingExtraError
 from leakdet_tf.core.files import write_json
 from leakdet_tf.core.tasks import task_of
+from leakdet_tf.core.version import __version__
 from leakdet_tf.edge.bundle import CONTRACT
 from leakdet_tf.jobs.run.resume import flat
 from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import leakdet_tf
 from leakdet_tf.config.diffusion import Diffusion, pieces
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import sha256_bytes, sha256_file, sync_folder, write_bytes, write_json, write_text
+from leakdet_tf.core.version import __version__
 from leakdet_tf.synth.diffusion.repaint import Place, Places, join
 from leakdet_tf.synth.folder.request import FORMAT, SPLITS
 from leakdet_tf.synth.folder.writer import MANIFEST, read_manifest
@@ -286,7 +286,7 @@ def _finish(
                 table.writerow((entry["file"].removeprefix(f"{split}/"), ";".join(entry["labels"])))
         write_text(out / split / LABELS, text.getvalue())
     classes = list(dict.fromkeys(label for prompt in order.prompt for label in prompt.labels))
-    about = {"package_version": leakdet_tf.__version__, "classes": classes, "pictures": pictures}
+    about = {"package_version": __version__, "classes": classes, "pictures": pictures}
     write_json(out / MANIFEST, {**head, **about})
     out.rename(root.resolve())
     sync_folder(work.parent)

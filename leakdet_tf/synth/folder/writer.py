@@ -11,9 +11,9 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import leakdet_tf
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import left_by_the_dead, own_mark, sync_folder, write_json
+from leakdet_tf.core.version import __version__
 from leakdet_tf.synth.folder.coco import coco_text
 from leakdet_tf.synth.folder.crew import work
 from leakdet_tf.synth.folder.picture import Saved
@@ -87,7 +87,7 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
                 saved.append(picture)
                 yield len(saved)
             pictures = [picture.entry for picture in saved]
-            about: dict[str, Any] = {"package_version": leakdet_tf.__version__, "classes": _classes(request, saved)}
+            about: dict[str, Any] = {"package_version": __version__, "classes": _classes(request, saved)}
             if any("boxes" in picture for picture in pictures):
                 about[_TOLD] = BOXES
             manifest = request.as_json() | about | {"pictures": pictures}
