@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.core.errors import DataError
+from leakdet_tf.core.files import whole_file
 
 REMEDY = "run evaluate again"
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError),
     *(MemoryError, NotImplementedError, RuntimeError, SyntaxError),  # sizes, methods, passwords, array headers
 )
+
+
+def write_arrays(path: Path, texts: Mapping[str, Sequence[str]], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write lists of names and arrays to an ``.npz`` file, whole or not at all, without pickles."""
+    names = {key: np.array(value, dtype=np.str_) for key, value in texts.items()}
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, **names, **arrays)  # type: ignore[arg-type]  # its stub takes arrays for flags
 
 
 def read_arrays(path: Path, names: Sequence[str], *, texts: Sequence[str], what: str) -> dict[str, npt.NDArray[Any]]:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.analysis.answered import Answered
-from leakdet_tf.analysis.tables import REMEDY, read_arrays
+from leakdet_tf.analysis.tables import REMEDY, read_arrays, write_arrays
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import whole_file
 
 SCORES = "scores.npz"
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -100,17 +99,9 @@ def check_labelled(answers: Answers) -> None:
 
 def save_scores(path: Path, answers: Answers) -> None:
     """Write ``scores.npz``, whole or not at all: plain arrays under the names of :class:`Answers`, no pickles."""
-    with whole_file(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            ids=np.array(answers.ids, dtype=np.str_),
-            truth=answers.truth,
-            scores=answers.scores,
-            classes=np.array(answers.classes, dtype=np.str_),
-            activation=np.array([answers.activation], dtype=np.str_),
-            sources=np.array(answers.sources, dtype=np.str_),
-            groups=np.array(answers.groups, dtype=np.str_),
-        )
+    texts = {name: getattr(answers, name) for name in ("ids", "classes", "sources", "groups")}
+    texts["activation"] = (answers.activation,)
+    write_arrays(path, texts, {"truth": answers.truth, "scores": answers.scores})
 
 
 def load_scores(path: Path) -> Answers:

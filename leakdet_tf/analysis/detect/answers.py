@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leakdet_tf.analysis.answered import Answered
-from leakdet_tf.analysis.tables import REMEDY, read_arrays
+from leakdet_tf.analysis.tables import REMEDY, read_arrays, write_arrays
 from leakdet_tf.core.boxes import areas
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ContractError, DataError
-from leakdet_tf.core.files import whole_file
 from leakdet_tf.core.images import Geometry
 from leakdet_tf.core.records import BOX_COLUMNS, Boxes, Sample
 from leakdet_tf.core.tasks import detect
@@ -167,21 +166,16 @@ def joined(parts: Sequence[Answers]) -> Answers:
 def save_boxes(path: Path, answers: Answers) -> None:
     """Write ``boxes.npz``, whole or not at all: plain arrays, the pictures' one behind the other, and no pickles."""
     found = answers.predictions
-    with whole_file(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            ids=np.array(answers.ids, dtype=np.str_),
-            classes=np.array(answers.classes, dtype=np.str_),
-            sources=np.array(answers.sources, dtype=np.str_),
-            groups=np.array(answers.groups, dtype=np.str_),
-            truths=np.concatenate(answers.truths),
-            truth_counts=np.array([len(truth) for truth in answers.truths], np.int64),
-            sizes=np.array([one.size for one in found], np.int64),
-            boxes=np.concatenate([one.boxes for one in found]),
-            scores=np.concatenate([one.scores for one in found]),
-            labels=np.concatenate([one.labels for one in found]),
-            counts=np.array([len(one) for one in found], np.int64),
-        )
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "truths": np.concatenate(answers.truths),
+        "truth_counts": np.array([len(truth) for truth in answers.truths], np.int64),
+        "sizes": np.array([one.size for one in found], np.int64),
+        "boxes": np.concatenate([one.boxes for one in found]),
+        "scores": np.concatenate([one.scores for one in found]),
+        "labels": np.concatenate([one.labels for one in found]),
+        "counts": np.array([len(one) for one in found], np.int64),
+    }
+    write_arrays(path, {name: getattr(answers, name) for name in _NAMES}, arrays)
 
 
 def load_boxes(path: Path) -> Answers:

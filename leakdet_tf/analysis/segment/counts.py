@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from leakdet_tf.analysis.tables import REMEDY, read_arrays
+from leakdet_tf.analysis.tables import REMEDY, read_arrays, write_arrays
 from leakdet_tf.core.confusion_matrix import Counts
 from leakdet_tf.core.errors import DataError
-from leakdet_tf.core.files import whole_file
 
 COUNTS = "counts.npz"
 _FIELDS = ("ids", "counts", "boundary", "members", "classes")
@@ -63,15 +62,8 @@ class PerPicture:
 
 def save_counts(path: Path, table: PerPicture) -> None:
     """Write ``counts.npz``, whole or not at all: plain arrays under the names of :class:`PerPicture`, no pickles."""
-    with whole_file(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            ids=np.array(table.ids, dtype=np.str_),
-            counts=table.counts,
-            boundary=table.boundary,
-            members=table.members,
-            classes=np.array(table.classes, dtype=np.str_),
-        )
+    arrays = {"counts": table.counts, "boundary": table.boundary, "members": table.members}
+    write_arrays(path, {"ids": table.ids, "classes": table.classes}, arrays)
 
 
 def load_counts(path: Path) -> PerPicture:
