@@ -44,3 +44,17 @@ def dump(experiment: Experiment) -> str:
 def known_keys(table: type[BaseModel] = Experiment, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """Every dotted key of the schema with the table that holds it; a name chosen by the user stands as ``*``."""
     return keys(table, prefix)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted key; tables in lists go by their number, as in ``data.source.0.root``."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        inner = {str(number): item for number, item in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in inner:
+        found |= flatten(item, f"{prefix}.{key}" if prefix else key)
+    return found

@@ -13,6 +13,7 @@ import tomllib
 
 from leakdet_tf.analysis.comparison import Run, draw, lines, markdown
 from leakdet_tf.analysis.figures import save
+from leakdet_tf.config.loading import flatten
 from leakdet_tf.core.errors import DataError
 from leakdet_tf.core.files import write_json, write_text
 from leakdet_tf.jobs.run.runs import EXPERIMENT, Log
@@ -100,22 +101,8 @@ def _settings(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
             experiment = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error})", remedy="mend it, or remove it") from error
-        return settings | flattened({key: value for key, value in experiment.items() if key not in _OWN})
+        return settings | flatten({key: value for key, value in experiment.items() if key not in _OWN})
     return settings
-
-
-def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted key; tables in lists go by their number, as in ``data.source.0.root``."""
-    if isinstance(value, dict):
-        inner = value.items()
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        inner = {str(number): item for number, item in enumerate(value)}.items()
-    else:
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, item in inner:
-        found |= flattened(item, f"{prefix}.{key}" if prefix else key)
-    return found
 
 
 def _names(folders: Sequence[Path], reports: Sequence[dict[str, Any]]) -> list[str]:

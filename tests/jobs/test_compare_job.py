@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from leakdet_tf.analysis.segment.counts import PerPicture, save_counts
 from leakdet_tf.cli.compare import command
+from leakdet_tf.config.loading import flatten
 from leakdet_tf.core.errors import ConfigError, DataError
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text
-from leakdet_tf.jobs.compare import compare_runs, flattened
+from leakdet_tf.jobs.compare import compare_runs
 
 IDS = tuple(f"p{number:02d}" for number in range(20))
 CLASSES = ("background", "gas")
@@ -134,7 +135,7 @@ def test_an_evaluation_without_an_experiment_has_no_settings_but_its_kind(tmp_pa
 
 def test_tables_are_flattened() -> None:
     nested = {"a": {"b": [1, 2]}, "c": [{"d": 1}, {"d": 2}], "e": [], "f": {}}
-    assert flattened(nested) == {"a.b": [1, 2], "c.0.d": 1, "c.1.d": 2, "e": []}
+    assert flatten(nested) == {"a.b": [1, 2], "c.0.d": 1, "c.1.d": 2, "e": []}
 
 
 def refused(tmp_path: Path, *folders: Path, metric: str = "mean_iou") -> str:

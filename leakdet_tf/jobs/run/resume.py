@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from leakdet_tf.config.loading import load
+from leakdet_tf.config.loading import flatten, load
 from leakdet_tf.config.schema import Experiment
 from leakdet_tf.core.errors import ConfigError, DataError, TrainingError
 from leakdet_tf.core.files import lives, sha256_file, write_json
@@ -217,7 +217,7 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
     """
     if not (folder / EXPERIMENT).is_file():
         return
-    was, now = (flat(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
+    was, now = (flatten(one.model_dump()) for one in (load(folder / EXPERIMENT), experiment))
     differing = [key for key in {**was, **now} if was.get(key) != now.get(key) and not _may_differ(key)]
     if differing:
         key, more = differing[0], len(differing) - 1
@@ -230,19 +230,6 @@ def same_experiment(folder: Path, experiment: Experiment) -> None:
 
 def _may_differ(key: str) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in _MAY_DIFFER)
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A table's values by dotted key, such as ``data.source.0.root``."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            found |= flat({str(i): item for i, item in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _said(values: Mapping[str, Any], key: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from leakdet_tf.config.loading import flatten
 from leakdet_tf.config.schema import Experiment, Track
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import MissingExtraError
@@ -24,7 +25,6 @@ from leakdet_tf.core.files import write_json
 from leakdet_tf.core.tasks import task_of
 from leakdet_tf.core.version import __version__
 from leakdet_tf.edge.bundle import CONTRACT
-from leakdet_tf.jobs.run.resume import flat
 from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log
 
 ACCOUNT = "mlflow.json"
@@ -206,7 +206,7 @@ def _log_figures(client: Any, run_id: str, values: Mapping[str, float], step: in
 
 def parameters(experiment: Experiment) -> dict[str, str]:
     """The resolved experiment as text by dotted key (``train.learning_rate``), and the version of this package."""
-    keys = {_named(key): _said(value)[:_LONGEST_VALUE] for key, value in flat(experiment.model_dump()).items()}
+    keys = {_named(key): _said(value)[:_LONGEST_VALUE] for key, value in flatten(experiment.model_dump()).items()}
     return {**keys, "leakdet_tf": __version__}
 
 
