@@ -72,7 +72,7 @@ $(LOCK):
 	@echo "there is no lock for this Python ($(VERSION)): use Python 3.11, 3.12 or 3.13, as in: make fit PYTHON=python3.12" >&2
 	@exit 2
 
-# Resolves the locks anew; needs uv.
+# Resolves the locks again; needs uv.
 lock:
 	for v in 3.11 3.12 3.13; do \
 	  uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version $$v --extra dev -c constraints/overlooked.in \

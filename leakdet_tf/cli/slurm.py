@@ -19,7 +19,7 @@ from leakdet_tf.cli.options import overrides
     help="Train once with each value; repeat for the product of several keys.",
 )
 @click.option("--gpus", default=1, show_default=True, type=click.IntRange(min=0), help="GPUs of each job.")
-@click.option("--time", default="04:00:00", show_default=True, help="Time limit, after which a job goes on anew.")
+@click.option("--time", default="04:00:00", show_default=True, help="Time limit, after which a job goes on again.")
 @click.option("--partition", default="", help="Partition, or several with commas.  [default: the cluster's]")
 @click.option("--cpus", default=8, show_default=True, type=click.IntRange(min=1), help="CPU cores of each job.")
 @click.option("--mem", default="16G", show_default=True, help="Memory of each job.")

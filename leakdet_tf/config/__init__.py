@@ -1,1 +1,1 @@
-"""The experiment file: its schema, how it is read, and what is said when it cannot be obeyed."""
+"""The experiment file: its schema, how it is read, and what is said when it cannot be followed."""

@@ -242,7 +242,7 @@ class Source(Table):
     weight: Annotated[float, Field(gt=0, le=100)] = Field(
         default=1.0,
         description="How often each of its training pictures is seen in an epoch: 1 once, 2 twice, 0.5 every second "
-        "one, chosen anew each epoch.",
+        "one, chosen again each epoch.",
     )
     parts: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)] = Field(
         default=["train", "val", "test"], description="Which of its splits are used."

@@ -68,7 +68,7 @@ class Inpaint(Table):
     )
     masks: Text = Field(
         default=PUDDLE,
-        description="`puddle`: a blob on the lower part of the picture, drawn anew each time; or a folder with a mask "
+        description="`puddle`: a blob on the lower part of the picture, drawn again each time; or a folder with a mask "
         "for each photograph, of the same stem and size, whose pixels other than 0 are painted over.",
     )
     area: Annotated[list[Annotated[float, Field(ge=0.001, le=0.5)]], Field(min_length=2, max_length=2)] = Field(

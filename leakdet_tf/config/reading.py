@@ -1,4 +1,4 @@
-"""TOML files that are checked against tables: read, overridden, and explained where they cannot be obeyed."""
+"""TOML files that are checked against tables: read, overridden, and explained where they cannot be followed."""
 
 from __future__ import annotations
 

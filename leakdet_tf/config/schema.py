@@ -83,7 +83,7 @@ class Model(BaseModel):
     weights: Line = Field(
         default="",
         description="Start from the weights of a run (`runs/NAME` takes its newest finished one) or of a `.keras` "
-        "file. Layers are matched by name; what does not fit is named and starts anew.",
+        "file. Layers are matched by name; what does not fit is named and starts from drawn weights.",
     )
 
     @model_validator(mode="after")

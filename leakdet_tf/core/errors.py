@@ -10,7 +10,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class LeakdetError(Exception):
-    """Something the user can mend. ``remedy`` says how; the command line prints both on one line and exits 2.
+    """Something the user can fix. ``remedy`` says how; the command line prints both on one line and exits 2.
 
     File names and keys are quoted as they came, so control characters, line ends and bytes that are not UTF-8 are
     shown as escapes: the text is always one line that any terminal can print.
@@ -27,7 +27,7 @@ class LeakdetError(Exception):
 
 
 class ConfigError(LeakdetError):
-    """An experiment file or an override that cannot be obeyed."""
+    """An experiment file or an override that cannot be followed."""
 
 
 class DataError(LeakdetError):

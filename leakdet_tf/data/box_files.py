@@ -100,7 +100,7 @@ def _tree(content: bytes, name: str) -> Element:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError) as error:
-        raise DataError(f"{name}: is not XML ({error})", remedy="mend it, or write it anew") from error
+        raise DataError(f"{name}: is not XML ({error})", remedy="fix it, or write it again") from error
     root = builder.close()
     if root.tag != "annotation":
         raise DataError(f"{name}: is no Pascal VOC file, it begins with <{root.tag}>", remedy="check data.annotations")
@@ -140,11 +140,11 @@ def parse_coco(content: bytes, *, name: str) -> dict[str, Written]:
             height, width = (side if type(side) is int else 0 for side in (picture.get("height"), picture.get("width")))
             found[file] = Written(COCO, tuple(entries[key]), (height, width) if min(height, width) > 0 else None)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{name}: is not JSON ({error})", remedy="mend it, or write it anew") from error
+        raise DataError(f"{name}: is not JSON ({error})", remedy="fix it, or write it again") from error
     except KeyError as error:
-        raise DataError(f"{name}: not a COCO file (an entry lacks {error})", remedy="mend it") from error
+        raise DataError(f"{name}: not a COCO file (an entry lacks {error})", remedy="fix it") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{name}: not a COCO file ({error})", remedy="mend it, or write it anew") from error
+        raise DataError(f"{name}: not a COCO file ({error})", remedy="fix it, or write it again") from error
     return found
 
 

@@ -84,7 +84,7 @@ def boxes_of(written: Written, size: Size, table: BoxTable) -> tuple[Boxes, list
     if written.size is not None and written.size != size:
         told, real = (f"{width}x{height}" for height, width in (written.size, size))
         detail = f"it says that the picture is {told} px, which is {real} px"
-        faults.append(Fault("", detail, "mend it: its boxes are of another picture size", "mis-sized"))
+        faults.append(Fault("", detail, "fix it: its boxes are of another picture size", "mis-sized"))
     rows: list[tuple[float, ...]] = []
     seen: dict[tuple[int | str, int], list[tuple[Edges, str]]] = {}  # by what they mean and where they begin
     for entry in written.entries:
@@ -128,22 +128,22 @@ def edges_of(entry: Entry, form: str, size: Size) -> Edges | Fault:
         return Fault(entry.place, detail, f"write these{more}")
     values = [_number(value) for value in entry.numbers]
     if odd := [given for given, value in zip(entry.numbers, values, strict=True) if not math.isfinite(value)]:
-        return Fault(entry.place, f"{str(odd[0])[:40]!r} is not a finite number", "mend it")
+        return Fault(entry.place, f"{str(odd[0])[:40]!r} is not a finite number", "fix it")
     across, down = _spans(values, form, size)
     cut: list[float] = []
     for (low, high), side, name in ((across, size[1], "width"), (down, size[0], "height")):
         if high < low:
-            return Fault(entry.place, f"its {name} is {high - low:g} px: its corners are swapped", "mend it")
+            return Fault(entry.place, f"its {name} is {high - low:g} px: its corners are swapped", "fix it")
         if not high > low:
-            return Fault(entry.place, f"its {name} is 0: it holds nothing", "mend it, or remove it")
+            return Fault(entry.place, f"its {name} is 0: it holds nothing", "fix it, or remove it")
         slack = max(OVER_PX, OVER_SHARE * side)
         over = max(-low, high - side)
         if over > slack + 1e-6 or low >= side or high <= 0:
             detail = f"lies outside of the picture: its {name} goes from {low:.6g} to {high:.6g} of {side} px"
-            return Fault(entry.place, detail, "mend it: only rounding is cut off")
+            return Fault(entry.place, detail, "fix it: only rounding is cut off")
         first, last = float(np.float32(max(0.0, low))), float(np.float32(min(side, high)))
         if not last > first:
-            return Fault(entry.place, f"its {name} is {high - low:g} px: it holds nothing", "mend it, or remove it")
+            return Fault(entry.place, f"its {name} is {high - low:g} px: it holds nothing", "fix it, or remove it")
         cut += [first, last]
     x1, x2, y1, y2 = cut
     return x1, y1, x2, y2

@@ -57,7 +57,7 @@ def count_rendered(items: Iterable[Item]) -> int:
     return sum(item.origin.kind == "rendered" for item in items)
 
 
-def told_of_rendered(rendered: int, pictures: int) -> str:
+def note_on_rendered(rendered: int, pictures: int) -> str:
     """What to say of figures on so many ``pictures`` of which so many are ``rendered``; empty where none is."""
     if not rendered:
         return ""
@@ -296,7 +296,7 @@ def _origins(home: Path) -> dict[Path, Origin]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
-            f"{path}: malformed manifest ({error})", remedy="render the folder anew, or rename the file"
+            f"{path}: malformed manifest ({error})", remedy="render the folder again, or rename the file"
         ) from error
 
 

@@ -46,8 +46,8 @@ def epoch_length(weights: Sequence[float]) -> int:
 def epoch_order(weights: Sequence[float], *, seed: int, epoch: int) -> Places:
     """Which pictures an epoch shows, shuffled: int64 (M, 2) of picture and of how often it was shown before in it.
 
-    Each picture comes ``floor(weight)`` times; of those of one weight, the share ``weight - floor(weight)`` chosen anew
-    for the epoch comes once more.
+    Each picture comes ``floor(weight)`` times; of those of one weight, the share ``weight - floor(weight)``, chosen
+    for each epoch, comes once more.
     """
     rng = np.random.default_rng((seed, _ORDER, epoch))
     given = np.asarray(weights, np.float64)
@@ -137,7 +137,7 @@ def plain(cache: Cache, *, batch_size: int) -> Dataset:
 
 
 @contextmanager
-def failing_plainly(caches: Iterable[Cache]) -> Iterator[None]:
+def plain_disk_errors(caches: Iterable[Cache]) -> Iterator[None]:
     """Turn TensorFlow's account of a disk that failed while batches were read from it into one line.
 
     Raises:

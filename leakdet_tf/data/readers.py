@@ -185,7 +185,7 @@ def find_items(folder: Path, source: Source, inputs: Mapping[str, Input]) -> lis
             f"{file}: has no partner in {partner} {number}", remedy=f"{what} need equal stems: add or remove files"
         )
     if not items:
-        raise DataError(f"{folder}: every picture in it is ignored", remedy="mend data.values")
+        raise DataError(f"{folder}: every picture in it is ignored", remedy="fix data.values")
     return items
 
 

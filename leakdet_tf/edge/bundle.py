@@ -30,7 +30,7 @@ MOST_TOLERANCE = 0.1
 """The largest tolerance of golden frames that a card may state, which is the largest of any format."""
 _JSON_BYTES = 16_000_000
 _PIXELS, _OUTPUTS = (np.uint8, np.uint16), (np.float32,)
-_AGAIN = "copy the bundle again, or export it anew"
+_AGAIN = "copy the bundle again, or export it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def _read_files(folder: Path, sums: dict[str, str]) -> Bundle:
     if type(tolerance) not in (int, float) or not 0 <= tolerance <= MOST_TOLERANCE:
         raise BundleError(
             f"{folder / CARD}: golden.tolerance must be from 0 to {MOST_TOLERANCE:g}, is {repr(tolerance)[:40]}",
-            remedy="export it anew",
+            remedy="export it again",
         )
     contract = Contract.from_bytes(content[CONTRACT], where=str(folder / CONTRACT))
     golden = read_golden(content[GOLDEN], where=str(folder / GOLDEN))

@@ -17,7 +17,7 @@ from leakdet_tf.edge.reading import read_arrays, read_file
 
 CALIBRATION = "calibration.npz"
 """The pictures' name in a bundle: one array (N, h, w, C) by input name."""
-_REMEDY = "export the bundle anew"
+_REMEDY = "export the bundle again"
 _FLOAT16 = "it does not calibrate this graph: build it with --precision float16"
 
 

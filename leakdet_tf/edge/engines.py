@@ -208,7 +208,7 @@ def _sweep(folder: Path) -> None:
         try:
             wanted.update(json.loads(path.read_bytes())["files"])
         except (ValueError, KeyError, TypeError):
-            path.unlink()  # find says so and builds anew
+            path.unlink()  # find says so and builds again
     for path in (*folder.glob("*.plan"), *folder.glob("*.npz")):
         if path.name not in wanted:
             path.unlink()

@@ -146,19 +146,19 @@ class Predictor:
                 inputs, geometry = self.prepare(frame.images)
             except ContractError as error:
                 raise BundleError(
-                    f"{bundle.folder}: golden frame {number}: {error.args[0]}", remedy="export it anew"
+                    f"{bundle.folder}: golden frame {number}: {error.args[0]}", remedy="export it again"
                 ) from error
             outputs = self.backend.run(inputs)
             if _dtypes(outputs) != _dtypes(frame.outputs):
                 raise BundleError(
-                    f"{bundle.folder}: golden frame {number} names other outputs", remedy="export it anew"
+                    f"{bundle.folder}: golden frame {number} names other outputs", remedy="export it again"
                 )
             try:
                 self._task.decode(outputs, self.contract, geometry)
             except ContractError as error:
                 raise BundleError(
                     f"{bundle.folder}: {CONTRACT} does not tell what {bundle.model_file} answers: {error.args[0]}",
-                    remedy="export it anew",
+                    remedy="export it again",
                 ) from error
             for name, kept in frame.outputs.items():
                 try:
@@ -166,13 +166,13 @@ class Predictor:
                 except ContractError as error:
                     raise BundleError(
                         f"{bundle.folder}: golden frame {number} has no answer of this contract: {error.args[0]}",
-                        remedy="export it anew",
+                        remedy="export it again",
                     ) from error
                 if not found <= bundle.golden_tolerance:
                     raise BundleError(
                         f"{bundle.folder}: golden frame {number} is answered otherwise here than where it was made "
                         f"(difference {found:.2g}, limit {bundle.golden_tolerance:.2g})",
-                        remedy=f"this runtime computes wrongly: update {RUNTIMES[bundle.model_file]}, or export anew",
+                        remedy=f"this runtime computes wrongly: update {RUNTIMES[bundle.model_file]}, or export again",
                     )
         for number in range(len(bundle.golden), warm_up):
             self.outputs(bundle.golden[number % len(bundle.golden)].images)

@@ -11,7 +11,7 @@ from leakdet_tf.core.files import sha256_bytes
 from leakdet_tf.edge.reading import TEXT_BYTES, read_file
 
 SUMS = "SHA256SUMS"
-_AGAIN = "copy the bundle again, or export it anew"
+_AGAIN = "copy the bundle again, or export it again"
 
 
 def read_sums(folder: Path) -> dict[str, str]:

@@ -68,7 +68,7 @@ def check_kind(bundle: Bundle) -> None:
     if bundle.card.get("kind") == KIND and bundle.model_file != "model.onnx":
         raise BundleError(
             f"{bundle.folder}: its card says '{KIND}', and it holds {bundle.model_file} instead of model.onnx",
-            remedy="export it anew",
+            remedy="export it again",
         )
     if bundle.card.get("kind") != KIND:
         raise BundleError(

@@ -74,7 +74,7 @@ def build(
         bundle: the folder of a ``tensorrt`` export, or what :func:`~leakdet_tf.edge.bundle.open_bundle` gave.
         settings: precision and memory.
         cache: folder for engines; None takes the usual one, see :func:`leakdet_tf.edge.engines.home`.
-        trtexec: build by this program instead of the Python API, and anew where that has built what is there.
+        trtexec: build by this program instead of the Python API, and again where that has built what is there.
         anew: build even if there is one.
         max_changed: largest share of golden decisions that may clearly change; None takes the precision's.
         log: told what happens, a line at a time.
@@ -172,7 +172,7 @@ def _find_kept(folder: Path, key: Key, log: Log) -> Engine | None:
     try:
         return engines.find(folder, key)
     except BundleError as error:
-        log(f"{error.args[0]}; building it anew")
+        log(f"{error.args[0]}; building it again")
         return None
 
 
@@ -202,7 +202,7 @@ def _build_by_api(trt: Any, bundle: Bundle, settings: Settings, pictures: Pictur
     if not parser.parse(bundle.model):
         said = [str(parser.get_error(place).desc()) for place in range(parser.num_errors)]
         text = " ".join((said[0] if said else last(log)).split())
-        raise BundleError(f"{where}: TensorRT cannot read the graph ({text[:300]})", remedy="export the model anew")
+        raise BundleError(f"{where}: TensorRT cannot read the graph ({text[:300]})", remedy="export the model again")
     _same_inputs(trt, network, bundle)
     config = builder.create_builder_config()
     if settings.workspace_mib is not None:
@@ -246,7 +246,7 @@ def _same_inputs(trt: Any, network: Any, bundle: Bundle) -> None:
             raise BundleError(
                 f"{bundle.folder / bundle.model_file}: input '{name}' is {dtype}"
                 f"{'' if tensor is None else f' {tuple(tensor.shape)}'}, the contract says {spec.dtype} {spec.shape}",
-                remedy="export the model anew",
+                remedy="export the model again",
             )
 
 

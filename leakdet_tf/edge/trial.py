@@ -22,7 +22,7 @@ REFUSED = 93
 """The exit status of a child that has written the error: no runtime's own."""
 _CHILD = "leakdet_tf.edge.trial_child"
 _KINDS = {kind.__name__: kind for kind in (BundleError, ContractError, MissingExtraError)}
-_AGAIN = "do not use this bundle; export it anew"
+_AGAIN = "do not use this bundle; export it again"
 
 
 def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIMIT_S) -> None:
@@ -40,7 +40,7 @@ def rehearse(bundle: Bundle, *, threads: int | None = None, limit_s: float = LIM
         done = subprocess.run(line, env=environment(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise BundleError(
-            f"{place}: its trial took over {limit_s:g} s", remedy="is the machine overloaded? Else export it anew"
+            f"{place}: its trial took over {limit_s:g} s", remedy="is the machine overloaded? Else export it again"
         ) from error
     except OSError as error:
         raise BundleError(

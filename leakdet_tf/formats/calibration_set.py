@@ -23,9 +23,9 @@ def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
     try:
         frames = parse_pictures(path.read_bytes(), contract, where=str(path))
     except OSError as error:
-        raise ExportError(f"{path}: calibration pictures cannot be read ({error})", remedy="make them anew") from error
+        raise ExportError(f"{path}: calibration pictures cannot be read ({error})", remedy="make them again") from error
     except BundleError as error:
-        raise ExportError(error.args[0], remedy="make them anew") from error
+        raise ExportError(error.args[0], remedy="make them again") from error
     for name, array in frames.items():
         if array.dtype == np.uint8 and not (array.size and array.min() == 0 and array.max() == 255):
             raise ExportError(
@@ -33,5 +33,5 @@ def read(path: Path, contract: Contract) -> dict[str, npt.NDArray[Any]]:
                 remedy="add an all-0 and an all-max frame",
             )
         if not array.size:
-            raise ExportError(f"{path}: holds no pictures of '{name}'", remedy="make them anew")
+            raise ExportError(f"{path}: holds no pictures of '{name}'", remedy="make them again")
     return frames

@@ -243,7 +243,7 @@ def _asked(one: _Subject, request: Request, log: Log | None) -> dict[str, Any] |
     try:
         found = ask(request)
         if one.engine not in (None, found["engine"]):
-            raise BundleError(f"{one.folder}: its engine was built anew meanwhile", remedy="measure it again")
+            raise BundleError(f"{one.folder}: its engine was built again meanwhile", remedy="measure it again")
         one.engine = found["engine"]
         return found
     except LeakdetError as error:

@@ -100,7 +100,7 @@ def _settings(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
         try:
             experiment = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error})", remedy="mend it, or remove it") from error
+            raise DataError(f"{path}: cannot be read ({error})", remedy="fix it, or remove it") from error
         return settings | flatten({key: value for key, value in experiment.items() if key not in _OWN})
     return settings
 

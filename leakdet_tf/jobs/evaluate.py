@@ -22,7 +22,7 @@ from leakdet_tf.core.errors import ConfigError, DataError, ImageError, did_you_m
 from leakdet_tf.core.files import sha256_bytes, write_json, write_text
 from leakdet_tf.core.images import SUFFIXES
 from leakdet_tf.core.tasks import task_of
-from leakdet_tf.data.items import FOLDERS, Item, count_rendered, told_of_rendered
+from leakdet_tf.data.items import FOLDERS, Item, count_rendered, note_on_rendered
 from leakdet_tf.data.readers import find_items, find_splits, turned_parts
 from leakdet_tf.jobs.run.data import render_if_absent
 from leakdet_tf.jobs.run.notebook import figure_rows, shown
@@ -107,7 +107,7 @@ def write_report(
         "ids_sha256": sha256_bytes("\n".join(item.id for item in items).encode()),
         "rendered": rendered,
     }
-    if note := told_of_rendered(rendered, len(items)):
+    if note := note_on_rendered(rendered, len(items)):
         log(note)
     task = jobs_task(settings.task.kind)
     return Evaluated(*task.write_report(Evaluation(opened, settings, items, about, folder, log)))

@@ -27,24 +27,24 @@ from leakdet_tf.jobs.run.data import check_places, contributions, decode_all, of
 from leakdet_tf.jobs.run.notebook import figure_rows, shown
 from leakdet_tf.jobs.run.parts import QUARANTINE, refuse_leaks, usable_parts
 from leakdet_tf.jobs.run.resume import (
-    as_begun,
     drop_dead_lock,
     find_run,
     identity,
     is_finished,
-    killed_before,
     locked,
     mark_finished,
+    note_on_kill,
+    note_on_repeated_epochs,
     same_experiment,
     same_identity,
     so_far,
     tell_machine,
-    told_again,
+    with_its_backend,
 )
 from leakdet_tf.jobs.run.run import Run, open_folder, tell_sources, write_inputs
 from leakdet_tf.jobs.run.runs import EXPERIMENT, MODEL, Log, Opened, program, say
 from leakdet_tf.jobs.run.start import encoder_weights, new_model, settle, warm_start
-from leakdet_tf.jobs.run.throughput import decided
+from leakdet_tf.jobs.run.throughput import choose_backend
 from leakdet_tf.jobs.run.track import require as require_tracking
 from leakdet_tf.jobs.run.track import tracking
 from leakdet_tf.jobs.tasks import jobs_task
@@ -159,17 +159,17 @@ def _take_up(run: Run) -> None:
         check_places(run.experiment)
         return
     killed = run.held.enter_context(locked(run.resumed))
-    run.experiment = as_begun(run.resumed, run.experiment)
+    run.experiment = with_its_backend(run.resumed, run.experiment)
     same_experiment(run.resumed, run.experiment)
     if killed:
-        run.told.append(killed_before(killed, run.experiment.train.batch_size))
+        run.told.append(note_on_kill(killed, run.experiment.train.batch_size))
 
 
 def _choose_backend(run: Run) -> None:
     """Refuse what is not installed, and choose Keras's backend, before Keras is imported."""
     require(run.experiment.export.formats)
     require_tracking(run.experiment.track)
-    run.experiment = decided(run.experiment, log=run.show)
+    run.experiment = choose_backend(run.experiment, log=run.show)
     settings = run.experiment.train
     if not backend.start(settings.backend, deterministic=settings.deterministic, xla=settings.xla):
         run.told.append("TensorFlow was at work otherwise before: the weights' last bits may differ from run to run")
@@ -229,7 +229,7 @@ def _go_on(run: Run) -> None:
         state = run.checkpoint.state
         same_identity(run.folder, state.identity, identity(run.folder, caches))
         tell_machine(run.folder, log)
-        already, again = so_far(state.epoch, state.step), told_again(run.folder, state.epoch)
+        already, again = so_far(state.epoch, state.step), note_on_repeated_epochs(run.folder, state.epoch)
         log(f"resumed from checkpoint {run.checkpoint.folder.name}: {already} done{again}")
     elif run.resumed is not None:
         log("resumed: there is no checkpoint yet, training begins again in this folder")
@@ -239,13 +239,13 @@ def _go_on(run: Run) -> None:
 
 def _train(run: Run) -> None:
     """Train, to its end or to a signal."""
-    from leakdet_tf.data.pipeline import epoch_length, failing_plainly, plain, steps, training
+    from leakdet_tf.data.pipeline import epoch_length, plain, plain_disk_errors, steps, training
     from leakdet_tf.training.callbacks import save_model
     from leakdet_tf.training.loop import Account, Feed, train
 
     run.tracker = run.held.enter_context(tracking(run.experiment, run.folder, run.log))
     experiment, cache = run.experiment, run.caches["train"]
-    settings = backend.obeyed(experiment.train, run.log)
+    settings = backend.drop_useless_xla(experiment.train, run.log)
     labelling = labelling_of(experiment.data, experiment.task.classes)
     weights = often(experiment, run.parts["train"])
     length = epoch_length(weights)
@@ -277,7 +277,7 @@ def _train(run: Run) -> None:
         score=jobs_task(run.contract.task).validation_score(run.contract, run.caches["val"]),
     )
     account = Account(run.folder, run.log, identity(run.folder, run.caches), run.tracker.epoch)
-    with failing_plainly(run.caches.values()):
+    with plain_disk_errors(run.caches.values()):
         run.outcome = train(run.model, run.contract, settings, feed, account, start=run.checkpoint)
     if not run.outcome.epochs:
         save_model(run.model, run.folder / "checkpoints" / "last.keras")

@@ -99,7 +99,7 @@ def slurm(
         log: takes lines for the user.
 
     Raises:
-        ConfigError: an experiment, override or sweep that cannot be obeyed, or other scripts of that name in ``out``.
+        ConfigError: an experiment, override or sweep that cannot be followed, or other scripts of that name in ``out``.
         DataError: sbatch is absent, or refused.
     """
     program = shutil.which("sbatch")

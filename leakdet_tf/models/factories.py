@@ -134,9 +134,7 @@ def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: i
             remedy="make it of keras.Input and keras.Model(in, out)",
         )
     if len(model.outputs) != 1:
-        raise ModelError(
-            f"model '{factory}': has {len(model.outputs)} outputs, expected one", remedy="mend the factory"
-        )
+        raise ModelError(f"model '{factory}': has {len(model.outputs)} outputs, expected one", remedy="fix the factory")
     taken = {tensor.name: (str(tensor.dtype), tuple(tensor.shape[1:])) for tensor in model.inputs}
     given = _specs(inputs)
     if sorted(taken) != sorted(given) or not all(_takes(taken[name], given[name]) for name in given):
@@ -150,7 +148,7 @@ def _check(model: Any, factory: str, inputs: Mapping[str, ImageSpec], classes: i
     if not _takes(("", found), ("", wanted)):
         raise ModelError(
             f"model '{factory}': its output is {found}, expected {wanted} to {task}",
-            remedy="choose a model.factory of this task.kind" if len(found) != len(wanted) else "mend the factory",
+            remedy="choose a model.factory of this task.kind" if len(found) != len(wanted) else "fix the factory",
         )
     activation_of(model)
 

@@ -32,7 +32,7 @@ _FIXED = (
 
 
 def draw_weights(model: keras.Model, seed: int, *, keep: Iterable[keras.layers.Layer] = ()) -> None:
-    """Draw every weight that starts random anew, in place, from (seed, path of the weight).
+    """Draw every weight that starts random again, in place, from (seed, path of the weight).
 
     The path is layer names and weight name, without the model's own name: ``encoder_conv0/kernel``. A name that Keras
     numbered by itself (``conv2d_5``) is replaced by its place among its like in the model (``Conv2D#0``), because that

@@ -146,7 +146,7 @@ def _part(kind: str, old: str) -> int | None:
 
 
 def _again(entry: Mapping[str, Any], name: str) -> Any:
-    """The layer anew under another name, channels last whatever Keras is set to."""
+    """The layer again, under another name, channels last whatever Keras is set to."""
     config = {**entry["config"], "name": name}
     if "data_format" in config:
         config["data_format"] = "channels_last"

@@ -1,4 +1,4 @@
-"""Batch-norm statistics, computed anew from data without changing what the model answers."""
+"""Batch-norm statistics, computed again from data without changing what the model answers."""
 
 from __future__ import annotations
 

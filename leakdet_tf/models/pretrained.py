@@ -50,7 +50,7 @@ class EncoderSource:
 
 
 def encoder_source(model: keras.Model) -> EncoderSource | None:
-    """What :func:`load_encoder` put into this model; None for one that started anew or was read from a file."""
+    """What :func:`load_encoder` put into this model; None for one with drawn weights, or read from a file."""
     return getattr(model, "encoder_source", None)
 
 

@@ -165,7 +165,7 @@ def _photometry(image: keras.KerasTensor, encoder: str, factor: float) -> keras.
 
 
 def _copied(model: Any, image: keras.KerasTensor, scaled: keras.KerasTensor, where: str) -> keras.KerasTensor:
-    """The model's output, its layers built anew under our names; what took its input takes ``scaled``."""
+    """The model's output, its layers built again under our names; what took its input takes ``scaled``."""
 
     head = [layer for layer in model.layers if layer.weights][-1]
     counts: Counter[str] = Counter()

@@ -22,7 +22,7 @@ class Transferred:
     def lines(self, source: str) -> list[str]:
         """What to tell the user."""
         text = [f"weights: {self.loaded} of {self.total} taken from {source}"]
-        text += [f"  starts anew: {line}" for line in self.missing]
+        text += [f"  starts from drawn weights: {line}" for line in self.missing]
         if self.unused:
             shown = ", ".join(self.unused[:4]) + (" …" if len(self.unused) > 4 else "")
             text.append(f"  not used: {len(self.unused)} of its weights ({shown})")

@@ -55,7 +55,7 @@ def kerascv_logits(
 
 
 def _copied(model: Any, image: keras.KerasTensor, scale: float) -> list[keras.KerasTensor]:
-    """Outputs of the model's layers, built anew on another input; those of models within it too, one by one."""
+    """Outputs of the model's layers, built again on another input; those of models within it too, one by one."""
 
     def copied(layer: Any) -> Any:
         return layer if isinstance(layer, keras.Model) else _renamed(layer, scale)

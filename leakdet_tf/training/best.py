@@ -12,7 +12,7 @@ from leakdet_tf.training.callbacks import save_model
 from leakdet_tf.training.checkpoint import Checkpoint, of_epoch
 
 
-def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str], None]) -> None:
+def restore_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str], None]) -> None:
     """See that ``best.keras`` holds the weights that a checkpoint names, or write it again from its epoch's checkpoint.
 
     It can be damaged, or newer than the checkpoint: written in an epoch that was killed, or whose own checkpoint is
@@ -36,7 +36,7 @@ def mend_best(start: Checkpoint, model: Any, path: Path, *, log: Callable[[str],
     if best is None or weights_sha256(model) != state.best_sha256:
         raise TrainingError(
             f"{path}: is not the model of epoch {state.best_epoch}, the best, whose checkpoint is lost too",
-            remedy="restore one of them from a copy, or train anew in a new run",
+            remedy="restore one of them from a copy, or train again in a new run",
         )
     save_model(model, path)
     log(f"{path.name} was not that of epoch {state.best_epoch}: written again from checkpoint {best.folder.name}")

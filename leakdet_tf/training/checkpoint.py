@@ -30,7 +30,7 @@ FORMAT = 1
 KEPT = 3
 """How many of the newest checkpoints stay when nothing else is said."""
 SUMS = "SHA256SUMS"
-AS_BEGUN = "resume with the version of the code that the run began with, or train anew"
+AS_BEGUN = "resume with the version of the code that the run began with, or train again"
 """What to do about a checkpoint that does not fit the model or the task."""
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.npz", "optimizer.npz"
 _FILES = (_STATE, _WEIGHTS, _OPTIMIZER)
@@ -247,7 +247,7 @@ def newest(
     if faults:
         raise TrainingError(
             f"{folder}: no checkpoint can be used ({'; '.join(faults)})",
-            remedy="restore one from a copy, or train anew in a new run",
+            remedy="restore one from a copy, or train again in a new run",
         )
     return None
 

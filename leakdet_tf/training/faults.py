@@ -47,7 +47,7 @@ class Explosion(keras.callbacks.Callback):
         self.first_loss, self.above, self._before = first_loss, above, (steps, steps * loss)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Keras begins its mean anew."""
+        """Keras begins its mean again."""
         self._epoch, (self._steps, self._sum) = epoch + 1, self._before
         self._before = (0, 0.0)
 
@@ -71,7 +71,7 @@ class Explosion(keras.callbacks.Callback):
 
 
 @contextmanager
-def said_plainly(batch_size: int) -> Iterator[None]:
+def plain_training_errors(batch_size: int) -> Iterator[None]:
     """Turn what TensorFlow, JAX, torch and NumPy raise when memory is too small into one line; and TensorFlow's word
     for a layer that cannot be trained deterministically on a GPU.
 

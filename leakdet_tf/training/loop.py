@@ -14,10 +14,10 @@ from leakdet_tf.config.train import Stage, Train
 from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ModelError, TrainingError, did_you_mean
 from leakdet_tf.core.labels import Labelling
-from leakdet_tf.training.best import mend_best
+from leakdet_tf.training.best import restore_best
 from leakdet_tf.training.callbacks import Board, History, Keeper, Lines, Pace, Watch
 from leakdet_tf.training.checkpoint import Checkpoint
-from leakdet_tf.training.faults import Explosion, said_plainly
+from leakdet_tf.training.faults import Explosion, plain_training_errors
 from leakdet_tf.training.interrupt import Interrupt, InterruptedTraining
 from leakdet_tf.training.measure import Measure, Score, Scored
 from leakdet_tf.training.saver import Saver, finish_epoch
@@ -252,7 +252,7 @@ def train(
     for stage in stages:
         select(model, stage.train)
     if start is not None:
-        mend_best(start, model, last.with_name("best.keras"), log=log)
+        restore_best(start, model, last.with_name("best.keras"), log=log)
         start.restore(model)
         keeper.restore(start.state)
         history.restore(start.state)
@@ -291,7 +291,7 @@ def train(
                 measures: list[Any] = [Measure(metric, contract.class_names)] if metric else []
                 measures += [Scored(score, validation)] if score else []
                 callbacks = [explosion, watch, *measures, *lasting]
-                with said_plainly(settings.batch_size):
+                with plain_training_errors(settings.batch_size):
                     if within and start is not None and start.state.step:
                         rest = waiting.timed(feed.training(first, first + 1, start.state.step))
                         finish_epoch(

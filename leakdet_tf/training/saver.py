@@ -62,7 +62,7 @@ class Saver(keras.callbacks.Callback):
             self._there = (start.state.epoch, start.state.step)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Keras begins to add up anew."""
+        """Keras begins to add up again."""
         self._sums = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:

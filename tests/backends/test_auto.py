@@ -78,9 +78,9 @@ def of_torch(input_shape, classes):
 """
 DECIDE = """import sys
 from leakdet_tf.config.loading import load
-from leakdet_tf.jobs.run.throughput import decided
+from leakdet_tf.jobs.run.throughput import choose_backend
 
 sets = ["model={{factory = 'particular:of_torch'}}", "data.inputs.image.size=[32, 32]", "train.backend=auto"]
-decided(load({experiment!r}, sets), log=print)
+choose_backend(load({experiment!r}, sets), log=print)
 print([name for name in ("keras", "tensorflow", "jax", "torch") if name in sys.modules])
 """

@@ -1,4 +1,4 @@
-"""The experiment file: read, overridden, written back, and answered in one line when it cannot be obeyed."""
+"""The experiment file: read, overridden, written back, and answered in one line when it cannot be followed."""
 
 from __future__ import annotations
 
@@ -310,10 +310,10 @@ def test_every_problem_is_counted() -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"name = \n", "not valid TOML (Invalid value (at line 1, column 8)); mend that line"),
+        (b"name = \n", "not valid TOML (Invalid value (at line 1, column 8)); fix that line"),
         (
             b"name = 'a'\nname = 'b'\n",
-            "not valid TOML (Cannot overwrite a value (at line 2, column 11)); mend that line",
+            "not valid TOML (Cannot overwrite a value (at line 2, column 11)); fix that line",
         ),
         (b"\xff\xfe", "not UTF-8 text (invalid start byte); save it as UTF-8"),
         ("name = 'größe'".encode("latin-1"), "not UTF-8 text (invalid start byte); save it as UTF-8"),

@@ -1,4 +1,4 @@
-"""The prompt file: what it may say, and what is said when it cannot be obeyed."""
+"""The prompt file: what it may say, and what is said when it cannot be followed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from leakdet_tf.data import cache as room
 from leakdet_tf.data.cache import Cache, amounts_of, bytes_needed, bytes_stored, fill, store_for
 from leakdet_tf.data.checks import cheap
 from leakdet_tf.data.items import Item
-from leakdet_tf.data.pipeline import failing_plainly, plain, training
+from leakdet_tf.data.pipeline import plain, plain_disk_errors, training
 from leakdet_tf.data.readers import find_items, truth_tables
 from leakdet_tf.data.store import Store, Stored
 
@@ -222,7 +222,7 @@ def test_a_disk_that_fails_in_mid_epoch_is_one_line(
         return read(handle, into, offset)
 
     monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(DataError, match="Input/output error; check the disk") as caught, failing_plainly([cache]):
+    with pytest.raises(DataError, match="Input/output error; check the disk") as caught, plain_disk_errors([cache]):
         for _ in stream:
             pass
     assert str(caught.value).startswith(f"{tmp_path / 'runs'}: ") and str(caught.value).isprintable()

@@ -124,7 +124,7 @@ def test_a_malformed_file_with_right_hashes_is_one_line(
 ) -> None:
     seal(bundle, content)
     place = re.escape(str(bundle / "model.onnx"))
-    with pytest.raises(BundleError, match=f"^{place}: the runtime refuses it .*; export the model anew$") as caught:
+    with pytest.raises(BundleError, match=f"^{place}: the runtime refuses it .*; export the model again$") as caught:
         Predictor(bundle)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", ""), "the runtime's own log lines belong in the exception"

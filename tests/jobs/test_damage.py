@@ -111,8 +111,8 @@ def survives(file: str, damage: Damage, ended: Path, whole: Path, small: list[st
     again = "; epochs up to 2 were done too, and are repeated" if of_checkpoint else ""
     count = "1 epoch" if of_checkpoint else "2 epochs"
     assert f"resumed from checkpoint epoch-000{2 - of_checkpoint}: {count} done{again}" in lines
-    mended = [line for line in lines if line.startswith("best.keras was not that of epoch ")]
-    assert bool(mended) == (of_checkpoint or file == "best.keras"), lines
+    fixed = [line for line in lines if line.startswith("best.keras was not that of epoch ")]
+    assert bool(fixed) == (of_checkpoint or file == "best.keras"), lines
     same(copy, whole)
 
 

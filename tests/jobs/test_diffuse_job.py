@@ -154,7 +154,7 @@ def test_a_finished_folder_is_checked_and_never_changed(tmp_path: Path, paint: C
     before = _files(root)
     assert paint(root, "device=cpu").painted == 0
     assert _files(root) == before
-    with pytest.raises(DataError, match=r"has another 'options' \(steps\); delete .* to paint it anew"):
+    with pytest.raises(DataError, match=r"has another 'options' \(steps\); delete .* to paint it again"):
         paint(root, "steps=3")
     with pytest.raises(DataError, match=r"has another 'seed' \(5, now 6\)"):
         paint(root, "seed=6")

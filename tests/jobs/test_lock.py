@@ -19,7 +19,7 @@ from leakdet_tf.jobs import fit as fit_room
 from leakdet_tf.jobs.fit import fit
 from leakdet_tf.jobs.run import resume as room
 from leakdet_tf.jobs.run import runs
-from leakdet_tf.jobs.run.resume import FINISHED, LOCK, drop_dead_lock, find_run, killed_before, locked
+from leakdet_tf.jobs.run.resume import FINISHED, LOCK, drop_dead_lock, find_run, locked, note_on_kill
 from leakdet_tf.jobs.run.runs import check_run, create_run
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
@@ -109,11 +109,11 @@ def test_the_process_that_was_killed_is_told(tmp_path: Path) -> None:
         assert killed == pid
     with locked(tmp_path) as killed:
         assert not killed
-    said = killed_before(pid, 8)
+    said = note_on_kill(pid, 8)
     assert said.isprintable()
     assert f"process {pid} was killed" in said
     assert said.endswith("begin a new run with train.batch_size = 4")
-    assert killed_before(1, 1).endswith("a smaller data.inputs size")
+    assert note_on_kill(1, 1).endswith("a smaller data.inputs size")
 
 
 def test_a_finished_run_that_may_not_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,16 @@ from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.records import BOX_COLUMNS
 from leakdet_tf.jobs.fit import fit
 from leakdet_tf.jobs.run import backend, throughput
-from leakdet_tf.jobs.run.throughput import LateError, Throughput, decided, fastest, measured, noise, rate, stepper
+from leakdet_tf.jobs.run.throughput import (
+    LateError,
+    Throughput,
+    choose_backend,
+    fastest,
+    measure_backend,
+    noise,
+    rate,
+    stepper,
+)
 
 EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "gas_unet.toml")
 RUNNING = keras.config.backend()
@@ -61,7 +70,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float | str]],
 
         monkeypatch.setattr(backend, "at_work", lambda: None)
         monkeypatch.setattr(throughput, "find_spec", speeds.get)
-        monkeypatch.setattr(throughput, "measured", fake)
+        monkeypatch.setattr(throughput, "measure_backend", fake)
         return asked
 
     return made
@@ -89,7 +98,7 @@ def test_pictures_a_second_leave_out_the_first_steps_and_one_disturbance() -> No
 
 def test_all_are_measured_and_each_is_told(experiment: Experiment, fresh: Any) -> None:
     asked, lines = fresh({"tensorflow": 20.0, "jax": 31.26, "torch": 8.0}), []
-    done = decided(experiment, log=lines.append)
+    done = choose_backend(experiment, log=lines.append)
     assert done.train.backend == "jax"
     assert done.model_copy(update={"train": experiment.train}) == experiment
     assert asked == ["tensorflow", "jax", "torch"]
@@ -105,7 +114,7 @@ def test_all_are_measured_and_each_is_told(experiment: Experiment, fresh: Any) -
 def test_one_that_fails_is_named_and_left_out(experiment: Experiment, fresh: Any) -> None:
     fresh({"tensorflow": "killed its process by SIGKILL", "jax": "gave no answer in 300 s", "torch": 1.0})
     lines: list[str] = []
-    assert decided(experiment, log=lines.append).train.backend == "torch"
+    assert choose_backend(experiment, log=lines.append).train.backend == "torch"
     assert lines[1:3] == [
         "backend tensorflow is left out: killed its process by SIGKILL",
         "backend jax is left out: gave no answer in 300 s",
@@ -125,7 +134,7 @@ def test_where_all_take_long_one_is_taken_unmeasured(
 ) -> None:
     fresh(speeds)
     lines: list[str] = []
-    assert decided(experiment, log=lines.append).train.backend == taken
+    assert choose_backend(experiment, log=lines.append).train.backend == taken
     unmeasured = f"train.backend: {taken} is taken unmeasured, for steps of this model take long"
     assert (lines[-1] == unmeasured) == (1.0 not in speeds.values())
 
@@ -133,12 +142,12 @@ def test_where_all_take_long_one_is_taken_unmeasured(
 def test_none_left_is_one_error(experiment: Experiment, fresh: Any) -> None:
     fresh({"tensorflow": "model 'x': no", "torch": "model 'x': no"})
     with pytest.raises(TrainingError) as caught:
-        decided(experiment, log=lambda line: None)
-    remedy = 'mend that, or set train.backend = "tensorflow" to see more of it'
+        choose_backend(experiment, log=lambda line: None)
+    remedy = 'fix that, or set train.backend = "tensorflow" to see more of it'
     assert str(caught.value) == f"train.backend: none of tensorflow, torch trains this model (model 'x': no); {remedy}"
     fresh({"tensorflow": "this", "torch": "that"})
     with pytest.raises(TrainingError, match=r"\(tensorflow: this; torch: that\)"):
-        decided(experiment, log=lambda line: None)
+        choose_backend(experiment, log=lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +157,20 @@ def test_where_one_is_installed_nothing_is_measured(
     experiment: Experiment, fresh: Any, speeds: dict[str, float], taken: str
 ) -> None:
     asked, lines = fresh(speeds), []
-    assert decided(experiment, log=lines.append).train.backend == taken
+    assert choose_backend(experiment, log=lines.append).train.backend == taken
     assert (asked, lines) == ([], [f"train.backend: {taken}, there is no other installed"])
 
 
 def test_where_keras_is_at_work_its_backend_stays(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "measured", lambda *_: pytest.fail("was measured"))
+    monkeypatch.setattr(throughput, "measure_backend", lambda *_: pytest.fail("was measured"))
     lines: list[str] = []
-    assert decided(experiment, log=lines.append).train.backend == RUNNING
+    assert choose_backend(experiment, log=lines.append).train.backend == RUNNING
     assert lines == [f"train.backend: {RUNNING}, under which Keras is at work in this process already"]
 
 
 def test_one_that_is_named_is_not_measured(experiment: Experiment, fresh: Any) -> None:
     asked, named = fresh({"tensorflow": 1.0, "jax": 9.0}), backend.under("torch", experiment)
-    assert decided(named, log=pytest.fail) is named
+    assert choose_backend(named, log=pytest.fail) is named
     assert asked == []
 
 
@@ -174,13 +183,13 @@ def test_tensorflow_alone_is_taken_in_a_real_environment(
 ) -> None:
     monkeypatch.setattr(backend, "at_work", lambda: None)
     lines: list[str] = []
-    assert decided(experiment, log=lines.append).train.backend == "tensorflow"
+    assert choose_backend(experiment, log=lines.append).train.backend == "tensorflow"
     assert lines == ["train.backend: tensorflow, there is no other installed"]
 
 
 def test_a_child_measures_whatever_keras_backend_says(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backend.VARIABLE, "nonsense")
-    found = measured("tensorflow", experiment, block_s=0.02)
+    found = measure_backend("tensorflow", experiment, block_s=0.02)
     assert 0 < found.pictures_per_s < 1e6
     assert 0 < found.first_step_s < throughput.LIMIT_S
 
@@ -198,13 +207,13 @@ def test_a_backend_that_dies_does_not_take_us_along(
     (tmp_path / "jax.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(TrainingError) as caught:
-        measured("jax", experiment)
+        measure_backend("jax", experiment)
     assert str(caught.value) == fault
 
 
 def test_a_backend_that_hangs_is_given_up(experiment: Experiment) -> None:
     with pytest.raises(LateError, match=r"^gave no answer in 0\.2 s$"):
-        measured("tensorflow", experiment, limit_s=0.2)
+        measure_backend("tensorflow", experiment, limit_s=0.2)
 
 
 def test_too_little_memory_is_one_plain_line(
@@ -230,7 +239,7 @@ def test_figures_that_are_none_are_no_figures(experiment: Experiment, monkeypatc
     said = {"ok": True, "pictures_per_s": float("nan"), "first_step_s": 1.0}
     monkeypatch.setattr(throughput, "ask", lambda *_, **__: said)
     with pytest.raises(TrainingError, match="said nan pictures/s"):
-        measured("jax", experiment)
+        measure_backend("jax", experiment)
 
 
 TABLES: dict[str, dict[str, Any]] = {
@@ -350,13 +359,13 @@ def test_the_choice_stands_in_the_run_and_a_resumed_one_goes_on_with_it(
 
 
 def test_a_run_that_was_killed_before_it_had_its_file_is_measured_anew(experiment: Experiment, tmp_path: Path) -> None:
-    from leakdet_tf.jobs.run.resume import as_begun
+    from leakdet_tf.jobs.run.resume import with_its_backend
 
-    assert as_begun(tmp_path, experiment) is experiment
+    assert with_its_backend(tmp_path, experiment) is experiment
     (tmp_path / "experiment.toml").write_text((Path(EXPERIMENT)).read_text(encoding="utf-8"), encoding="utf-8")
-    assert as_begun(tmp_path, experiment).train.backend == "tensorflow"
+    assert with_its_backend(tmp_path, experiment).train.backend == "tensorflow"
     named = backend.under("jax", experiment)
-    assert as_begun(tmp_path, named) is named
+    assert with_its_backend(tmp_path, named) is named
 
 
 def test_nothing_of_keras_is_loaded_before_the_choice(tmp_path: Path) -> None:

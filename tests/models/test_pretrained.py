@@ -1,4 +1,4 @@
-"""Published weights: what is read, what is refused and told, downloads, and statistics computed anew."""
+"""Published weights: what is read, what is refused and told, downloads, and statistics computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch-norm statistics computed anew: those of the data, with the answers kept."""
+"""Batch-norm statistics computed again: those of the data, with the answers kept."""
 
 from __future__ import annotations
 

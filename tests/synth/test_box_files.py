@@ -128,7 +128,7 @@ def test_boxes_that_say_otherwise_are_named(tmp_path: Path, how: str) -> None:
         (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(DataError, match=r"train.coco\.json: is not what") as caught:
         check_folder(root, request)
-    assert "render it anew" in caught.value.remedy
+    assert "render it again" in caught.value.remedy
 
 
 @pytest.mark.parametrize("boxes", [[["nothing", 0, 0, 1, 1]], [["hotspot", 0, 0, 1]], [["hotspot", "a", 0, 1, 1]], 3])

@@ -180,7 +180,7 @@ def test_a_folder_for_other_arguments_is_refused(tmp_path: Path, key: str, value
     with pytest.raises(DataError, match=shown) as caught:
         check_folder(root, Request(**(ASKED | {key: value})))
     assert f"'{key}'" in str(caught.value)
-    assert f"delete {root} to render it anew, or set data.root to another folder" in caught.value.remedy
+    assert f"delete {root} to render it again, or set data.root to another folder" in caught.value.remedy
 
 
 def test_the_users_own_pictures_are_left_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from leakdet_tf.core.errors import TrainingError
 from leakdet_tf.training import callbacks
 from leakdet_tf.training.checkpoint import found, newest, of_epoch
-from leakdet_tf.training.faults import IN_A_ROW, Explosion, said_plainly
+from leakdet_tf.training.faults import IN_A_ROW, Explosion, plain_training_errors
 
 Job = Any
 
@@ -121,23 +121,29 @@ class OutOfMemoryError(RuntimeError):
     ids=lambda error: type(error).__name__,
 )
 def test_every_library_s_word_for_it_is_known(error: Exception) -> None:
-    with pytest.raises(TrainingError, match=r"did not fit into memory; try train\.batch_size = 8,"), said_plainly(16):
+    with (
+        pytest.raises(TrainingError, match=r"did not fit into memory; try train\.batch_size = 8,"),
+        plain_training_errors(16),
+    ):
         raise error
 
 
 def test_other_errors_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), said_plainly(16):
+    with pytest.raises(RuntimeError, match="shapes"), plain_training_errors(16):
         raise RuntimeError("shapes do not match")
-    with pytest.raises(tf.errors.InvalidArgumentError), said_plainly(16):
+    with pytest.raises(tf.errors.InvalidArgumentError), plain_training_errors(16):
         raise tf.errors.InvalidArgumentError(None, None, "no")
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as under another backend
-    with pytest.raises(TrainingError), said_plainly(16):
+    with pytest.raises(TrainingError), plain_training_errors(16):
         raise MemoryError
 
 
 def test_a_layer_without_a_deterministic_kernel_is_one_line() -> None:
     said = "Deterministic GPU implementation of\nSomeGrad not available: determinism is asked for"
-    with pytest.raises(TrainingError, match=r"SomeGrad .*set train\.deterministic = false") as caught, said_plainly(8):
+    with (
+        pytest.raises(TrainingError, match=r"SomeGrad .*set train\.deterministic = false") as caught,
+        plain_training_errors(8),
+    ):
         raise tf.errors.UnimplementedError(None, None, said)
     one_line(caught)
 

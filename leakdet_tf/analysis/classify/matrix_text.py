@@ -9,7 +9,7 @@ from leakdet_tf.analysis.classify.report import ABSENT, PER_CLASS
 from leakdet_tf.analysis.stats.intervals import cell
 from leakdet_tf.analysis.stats.significance import LEVEL
 from leakdet_tf.analysis.tables import markdown_table, text_table
-from leakdet_tf.data.items import told_of_rendered
+from leakdet_tf.data.items import note_on_rendered
 
 _WORDS = {
     "accuracy": "accuracy",
@@ -70,7 +70,7 @@ def conclusions(found: dict[str, Any]) -> list[str]:
 def mixtures(found: dict[str, Any]) -> list[str]:
     """A sentence for each test set that holds photographs and rendered pictures."""
     return [
-        f"{name}: {told_of_rendered(test['rendered'], test['pictures'])}"
+        f"{name}: {note_on_rendered(test['rendered'], test['pictures'])}"
         for name, test in found["tests"].items()
         if 0 < test["rendered"] < test["pictures"]
     ]

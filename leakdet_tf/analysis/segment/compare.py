@@ -129,7 +129,7 @@ def paired_p(
 
     If it does not matter which run answered a picture, every choice of pictures to swap is as likely as none; p is
     the share of choices that make the difference at least as large (Fisher 1935; for segmentation metrics, which are
-    ratios of sums, the counts are swapped and the metric drawn anew). Where the runs differ on at most :data:`EXACT`
+    ratios of sums, the counts are swapped and the metric drawn again). Where the runs differ on at most :data:`EXACT`
     pictures all choices are tried, else ``permutations`` random ones: p = (1 + larger) / (1 + tried), which is never
     0 (Phipson & Smyth 2010). None when the metric is undefined for either run.
     """

@@ -12,7 +12,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, MissingExtraError
 from leakdet_tf.core.images import Pixels
 
-_REMEDY = "export the model anew"
+_REMEDY = "export the model again"
 
 
 class LiteRTBackend:

@@ -12,7 +12,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import BundleError, MissingExtraError
 from leakdet_tf.core.images import Pixels
 
-_REMEDY = "export the model anew"
+_REMEDY = "export the model again"
 _FATAL = 4  # of the runtime's severities: what goes wrong comes as an exception, so nothing else is printed
 _TYPES = {"uint8": "tensor(uint8)", "uint16": "tensor(uint16)", "float32": "tensor(float)"}
 _ERRORS = (

@@ -67,7 +67,7 @@ def start(backend: str, *, deterministic: bool = False, xla: bool = False) -> bo
     return in_order
 
 
-def obeyed(settings: Train, log: Callable[[str], None]) -> Train:
+def drop_useless_xla(settings: Train, log: Callable[[str], None]) -> Train:
     """The settings without ``xla`` where Keras, which is at work, would not heed it: with TensorFlow's deterministic
     kernels on a GPU. The log is told."""
     import tensorflow as tf

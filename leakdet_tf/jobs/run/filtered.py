@@ -87,7 +87,7 @@ def table_of(folder: Path) -> list[list[str]]:
         text = (folder / LABELS).read_text(encoding="utf-8-sig")
         return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{folder / LABELS}: is no table of UTF-8 text", remedy="render the folder anew") from error
+        raise DataError(f"{folder / LABELS}: is no table of UTF-8 text", remedy="render the folder again") from error
 
 
 def prepare(target: Path, root: Path) -> None:

@@ -38,7 +38,7 @@ def usable_parts(experiment: Experiment, *, quarantine: Path | None, log: Log) -
         write_findings(quarantine, errors)
     for kind, found in by_kind(errors):
         log(f"left out, {kind}: {len(found)} files, such as {found[0]}")
-    _refuse(checked.at("fatal"), "mend it: nothing can be left out for this")
+    _refuse(checked.at("fatal"), "fix it: nothing can be left out for this")
     return checked.usable()
 
 

@@ -102,7 +102,7 @@ def locked(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def killed_before(process: int, batch_size: int) -> str:
+def note_on_kill(process: int, batch_size: int) -> str:
     """What to say of the process that was killed in this run: of a kill -9 nothing tells why."""
     smaller = f"train.batch_size = {batch_size // 2}" if batch_size > 1 else "a smaller data.inputs size"
     return (
@@ -202,7 +202,7 @@ def _held(path: Path, holder: Mapping[str, Any], known: bool | None) -> Training
     )
 
 
-def as_begun(folder: Path, experiment: Experiment) -> Experiment:
+def with_its_backend(folder: Path, experiment: Experiment) -> Experiment:
     """The experiment; where it leaves its backend to a measurement, with the one that was taken for this run."""
     if experiment.train.backend != AUTO or not (folder / EXPERIMENT).is_file():
         return experiment
@@ -273,7 +273,7 @@ def same_identity(folder: Path, was: Mapping[str, str], now: Mapping[str, str]) 
     if differing:
         raise TrainingError(
             f"{folder}: its checkpoint was written with another {differing[0]}",
-            remedy="restore the run's own files, or train anew",
+            remedy="restore the run's own files, or train again",
         )
 
 
@@ -283,7 +283,7 @@ def so_far(epochs: int, steps: int) -> str:
     return f"{epochs} epoch{'s' * (epochs != 1)}{within}"
 
 
-def told_again(folder: Path, epochs: int) -> str:
+def note_on_repeated_epochs(folder: Path, epochs: int) -> str:
     """Of a resumed run, what to say of epochs that ended after its newest whole checkpoint and are lost; or nothing."""
     path = folder / "history.csv"
     done = len(path.read_text(encoding="utf-8").splitlines()) - 1 if path.is_file() else 0

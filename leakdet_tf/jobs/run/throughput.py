@@ -60,7 +60,7 @@ class Throughput:
     first_step_s: float
 
 
-def decided(experiment: Experiment, *, log: Log) -> Experiment:
+def choose_backend(experiment: Experiment, *, log: Log) -> Experiment:
     """The experiment under the backend it names; for ``auto`` under the fastest of those that are installed.
 
     Nothing is measured where there is no choice: Keras is at work in this process already, or one alone is installed.
@@ -84,7 +84,7 @@ def decided(experiment: Experiment, *, log: Log) -> Experiment:
         log(f"train.backend: {chosen}, there is no other installed")
         return backend.under(chosen, experiment)
     log(f"train.backend: measuring {', '.join(names)} on noise, one after the other")
-    found, faults, late = _all_measured(names, experiment, log)
+    found, faults, late = _measure_all(names, experiment, log)
     if not found and late:
         chosen = backend.USUAL if backend.USUAL in late else late[0]
         log(f"train.backend: {chosen} is taken unmeasured, for steps of this model take long")
@@ -94,7 +94,7 @@ def decided(experiment: Experiment, *, log: Log) -> Experiment:
         why = next(iter(said)) if len(said) == 1 else "; ".join(f"{name}: {fault}" for name, fault in faults.items())
         raise TrainingError(
             f"train.backend: none of {', '.join(names)} trains this model ({why})",
-            remedy=f'mend that, or set train.backend = "{backend.USUAL}" to see more of it',
+            remedy=f'fix that, or set train.backend = "{backend.USUAL}" to see more of it',
         )
     chosen = fastest(found)
     log(f"train.backend: {chosen} is taken")
@@ -109,7 +109,7 @@ def fastest(found: Mapping[str, Throughput]) -> str:
     return best if clear else backend.USUAL
 
 
-def _all_measured(
+def _measure_all(
     names: Sequence[str], experiment: Experiment, log: Log
 ) -> tuple[dict[str, Throughput], dict[str, str], list[str]]:
     # Figures by name, faults by name, and which of these are that no answer came in time.
@@ -118,7 +118,7 @@ def _all_measured(
     late: list[str] = []
     for name in names:
         try:
-            found[name] = measured(name, experiment)
+            found[name] = measure_backend(name, experiment)
         except TrainingError as error:
             faults[name] = str(error)
             late += [name] if isinstance(error, LateError) else []
@@ -129,7 +129,9 @@ def _all_measured(
     return found, faults, late
 
 
-def measured(name: str, experiment: Experiment, *, limit_s: float = LIMIT_S, block_s: float = BLOCK_S) -> Throughput:
+def measure_backend(
+    name: str, experiment: Experiment, *, limit_s: float = LIMIT_S, block_s: float = BLOCK_S
+) -> Throughput:
     """Have a backend train in a process of its own.
 
     Raises:
@@ -210,7 +212,7 @@ def measure(experiment: Experiment, block_s: float) -> Throughput:
     """Take steps in this process, for :data:`BLOCKS` times ``block_s`` seconds and at least as many."""
     import keras
 
-    from leakdet_tf.training.faults import said_plainly
+    from leakdet_tf.training.faults import plain_training_errors
 
     ends: list[float] = []
 
@@ -221,7 +223,7 @@ def measure(experiment: Experiment, block_s: float) -> Throughput:
         clock.model.stop_training = counted >= BLOCKS and ends[-1] - ends[_APART - 1] >= BLOCKS * block_s
 
     clock = keras.callbacks.LambdaCallback(on_train_batch_end=ended)
-    with said_plainly(experiment.train.batch_size):
+    with plain_training_errors(experiment.train.batch_size):
         work = stepper(experiment)
         begun = perf_counter()
         work(sys.maxsize, clock)

@@ -27,7 +27,7 @@ from leakdet_tf.synth.folder.writer import MANIFEST, read_manifest
 
 LABELS = "labels.csv"
 ATTEMPTS = 4
-"""How often a picture is painted anew, with other noise, when the model's safety checker has blackened it."""
+"""How often a picture is painted again, with other noise, when the model's safety checker has blackened it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,12 +214,12 @@ def _prepare(work: Path, head: dict[str, Any], order: Diffusion) -> None:
     # Folders to write to; what a killed process was writing is removed, what it was asked for must be what we are.
     path = work / "request.json"
     if next((work / "notes").glob("[!.]*.json"), None):
-        begun = read_manifest(path, f"delete {work} to start anew")
+        begun = read_manifest(path, f"delete {work} to start again")
         for key, value in head.items():
             if begun.get(key) != value:
                 raise DataError(
                     f"{work}: was begun with another '{key}'{_difference(begun.get(key), value)}",
-                    remedy="go on with that, or delete the folder to start anew",
+                    remedy="go on with that, or delete the folder to start again",
                 )
     else:
         write_json(path, head)
@@ -268,7 +268,7 @@ def _require_same_model(work: Path, painter: Painter, entries: Sequence[Mapping[
         if entry["parameters"]["weights_sha256"] != painter.about["weights_sha256"]:
             raise DataError(
                 f"{work}: {entry['file']} was painted with other weights than the model has now",
-                remedy="give the commit as revision to get them back, or delete the folder to start anew",
+                remedy="give the commit as revision to get them back, or delete the folder to start again",
             )
 
 
@@ -303,7 +303,7 @@ def _require_same(root: Path, head: dict[str, Any], wanted: Sequence[Ask]) -> No
     path = root / MANIFEST
     if not path.is_file():
         raise DataError(f"{root}: holds files that were not painted here", remedy="name another folder")
-    remedy = f"delete {root} to paint it anew, or name another folder"
+    remedy = f"delete {root} to paint it again, or name another folder"
     manifest = read_manifest(path, remedy)
     for key, value in head.items():
         if manifest.get(key) != value:
@@ -323,7 +323,7 @@ def _writing(root: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{root}: cannot write the pictures ({error.strerror or error})",
-            remedy="free some space or mend the permissions there; what is painted is kept, and the same call goes on",
+            remedy="free some space or fix the permissions there; what is painted is kept, and the same call goes on",
         ) from error
 
 

@@ -138,7 +138,7 @@ class _Worker:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         reason = lines[-1] if lines and code == 1 else f"its worker ended with status {code}"
-        remedy = "mend the generator; leakdet-tf synth --workers 1 shows the whole traceback"
+        remedy = "fix the generator; leakdet-tf synth --workers 1 shows the whole traceback"
         if code == -9:  # nothing but another process ends one so
             reason, remedy = "its worker was killed (signal 9)", "was memory short? use fewer --workers"
         return DataError(f"generator '{self._request.generator}', seed {job.seed}: {reason}", remedy=remedy)

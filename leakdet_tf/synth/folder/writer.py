@@ -107,7 +107,7 @@ def render_folder(root: Path, request: Request, *, workers: int | None = None) -
     except OSError as error:
         raise DataError(
             f"{root}: cannot write the rendered pictures ({error.strerror or error})",
-            remedy="free some space or mend the permissions there, or set data.root to another folder",
+            remedy="free some space or fix the permissions there, or set data.root to another folder",
         ) from error
 
 
@@ -128,9 +128,9 @@ def check_folder(root: Path, request: Request) -> None:
         if key not in manifest or manifest[key] != value:
             raise DataError(
                 f"{path}: '{key}' is {manifest.get(key)!r} but {value!r} is asked for",
-                remedy=f"delete {root} to render it anew, or set data.root to another folder",
+                remedy=f"delete {root} to render it again, or set data.root to another folder",
             )
-    remedy = f"delete {root} to render it anew"
+    remedy = f"delete {root} to render it again"
     for job in request.jobs():
         for kind in ("images", "masks"):
             file = root / job.split / kind / job.name
@@ -147,8 +147,8 @@ def check_folder(root: Path, request: Request) -> None:
 
 
 def read_manifest(path: Path, remedy: str = "") -> dict[str, Any]:
-    """A manifest's JSON object; DataError where it is none. Without ``remedy`` the advice is to render anew."""
-    remedy = remedy or f"delete {path.parent} to render it anew, or set data.root to another folder"
+    """A manifest's JSON object; DataError where it is none. Without ``remedy`` the advice is to render again."""
+    remedy = remedy or f"delete {path.parent} to render it again, or set data.root to another folder"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -141,7 +141,7 @@ def wrapped(tile: NDArray[np.float32], x: Image32, y: Image32, *, nearest: bool 
 def _grain_tile() -> tuple[Image32, Image32]:
     """Two float32 (384, 384) tiles of stones: each stone's number, and the distance to its neighbour, 0 at its edge.
 
-    A Voronoi diagram of jittered points on a torus; the same for all, as its use is turned, scaled and coloured anew.
+    A Voronoi diagram of jittered points on a torus; the same for all, as each use turns, scales and colours it.
     """
     rng = np.random.default_rng(20240607)
     jitter = rng.uniform(0.05, 0.95, (_GRAINS, _GRAINS, 2))

@@ -40,7 +40,7 @@ def answers(scores: Any, truth: Any, activation: str = "softmax", groups: Any = 
 
 
 def planted(number: int, temperature: float, activation: str, seed: int = 0) -> Answers:
-    """Truth drawn from the scores of logits / T, and the scores of the logits themselves: T mends them."""
+    """Truth drawn from the scores of logits / T, and the scores of the logits themselves: T fixes them."""
     random = np.random.default_rng(seed)
     true = random.normal(0, 2, (number, 4))
     if activation == "softmax":

@@ -72,6 +72,6 @@ def test_an_engine_built_anew_meanwhile_is_not_pooled(
         return ask(request)
 
     monkeypatch.setattr(job, "ask", late)
-    with pytest.raises(LeakdetError, match=f"{gated}: its engine was built anew meanwhile"):
+    with pytest.raises(LeakdetError, match=f"{gated}: its engine was built again meanwhile"):
         measured(gated)
     assert len(asked) == 2

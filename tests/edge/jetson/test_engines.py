@@ -1,4 +1,4 @@
-"""The cache of engines: what is found, what is built anew, what is refused, and what a killed build leaves."""
+"""The cache of engines: what is found, what is built again, what is refused, and what a killed build leaves."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_damaged_engine_is_refused_before_tensorrt_sees_it(
     built = build(bundle, log=lines.append)
     assert built.new
     assert built.engine.plan == before
-    assert any("building it anew" in line for line in lines) == (damage != "gone" or suffix != ".json")
+    assert any("building it again" in line for line in lines) == (damage != "gone" or suffix != ".json")
     assert open_engine(open_bundle(bundle))
 
 

@@ -33,7 +33,7 @@ def test_predictor_runs_the_engine_and_replays_its_own_answers(device: Any, bund
 def test_a_card_of_this_kind_beside_another_file_is_told_as_that(device: Any, bundle: Path) -> None:
     (bundle / "model.onnx").rename(bundle / "model.tflite")
     device.make.seal(bundle)
-    says = r"its card says 'tensorrt', and it holds model\.tflite instead of model\.onnx; export it anew"
+    says = r"its card says 'tensorrt', and it holds model\.tflite instead of model\.onnx; export it again"
     for act in (build, Predictor):
         with pytest.raises(BundleError, match=says):
             act(bundle)
