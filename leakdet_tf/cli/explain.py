@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -13,15 +15,7 @@ import click
 @click.option("--layer", metavar="NAME", help="Layer to weight; by default the last of the coarsest resolution.")
 @click.option("--target", metavar="CLASS", help="Class to explain, or truth; by default the decided one.")
 @click.option("--out", default="explained", show_default=True, metavar="DIR", help="Folder for the answers.")
-def command(
-    model: str,
-    pictures: tuple[str, ...],
-    split: str | None,
-    masks: bool,
-    layer: str | None,
-    target: str | None,
-    out: str,
-) -> int:
+def command(model: str, pictures: tuple[str, ...], **asked: Any) -> int:
     """Draw where a run's model looked, and score it by masks.
 
     Grad-CAM heat over each PICTURE (a file, a folder, or a pattern in quotes): overlays, contact sheets, a CSV line
@@ -31,7 +25,6 @@ def command(
     """
     from leakdet_tf.jobs.explain import explain
 
-    asked = {"split": split, "layer": layer, "target": target}
-    done = explain(model, pictures, **asked, masks=masks, out=out, log=lambda line: click.echo(line, err=True))
+    done = explain(model, pictures, **asked, log=lambda line: click.echo(line, err=True))
     click.echo(f"{done.explained} explained, {done.refused} refused: {done.files[0]}")
     return 1 if done.refused else 0
