@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from leakdet_tf.cli.options import overrides
@@ -14,9 +16,7 @@ from leakdet_tf.cli.options import overrides
 @click.option("--inflation", metavar="RUN_OR_BUNDLE", help="Tell its test score with and without leaked pictures.")
 @click.option("--out", metavar="DIR", help="Where to write; by default runs/NAME/check.")
 @overrides
-def command(
-    experiment: str, quarantine: bool, near: bool, inflation: str | None, out: str | None, overrides: tuple[str, ...]
-) -> int:
+def command(experiment: str, overrides: tuple[str, ...], **asked: Any) -> int:
     """Look for what spoils training or its figures.
 
     Files that are undecodable, mis-sized, mis-valued, unpaired or empty, boxes that lie outside of their picture, hold
@@ -26,6 +26,6 @@ def command(
     """
     from leakdet_tf.jobs.data_check import check
 
-    done = check(experiment, overrides, quarantine=quarantine, near=near, inflation=inflation, out=out, log=click.echo)
+    done = check(experiment, overrides, **asked, log=click.echo)
     click.echo("written: " + ", ".join(map(str, done.files)))
     return 1 if done.standing else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -14,9 +16,7 @@ import click
 @click.option("--images", default="images", show_default=True, help="Name of FOLDER's folders of pictures.")
 @click.option("--annotations", default="labels", show_default=True, help="Name of its folders of text or XML files.")
 @click.option("--ignored", default="refuse", show_default=True, help="Difficult, crowds: to YOLO refuse, drop or keep.")
-def command(
-    source: str, out: str, given: str, wanted: str, classes: str, images: str, annotations: str, ignored: str
-) -> None:
+def command(source: str, out: str, classes: str, **asked: Any) -> None:
     """Write boxes in another form: YOLO's text, Pascal VOC's XML or COCO's JSON.
 
     OUT is whole: train, val and test as in FOLDER, each with images and labels or coco.json, ready for data.root.
@@ -25,15 +25,4 @@ def command(
     """
     from leakdet_tf.jobs.data_convert import convert
 
-    done = convert(
-        source,
-        out,
-        given=given,
-        wanted=wanted,
-        classes=classes.split(","),
-        images=images,
-        annotations=annotations,
-        ignored=ignored,
-        log=click.echo,
-    )
-    click.echo(f"written: {done}")
+    click.echo(f"written: {convert(source, out, classes=classes.split(','), **asked, log=click.echo)}")

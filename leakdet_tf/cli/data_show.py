@@ -18,16 +18,7 @@ from leakdet_tf.cli.options import overrides
 @click.option("--alone", is_flag=True, help="Instead a row for each change in the file, alone, at its full strength.")
 @click.option("--out", default="augmented.png", show_default=True, metavar="FILE", help="The PNG file to write.")
 @overrides
-def command(
-    experiment: str,
-    split: str,
-    number: int,
-    versions: int,
-    epoch: int,
-    alone: bool,
-    out: str,
-    overrides: tuple[str, ...],
-) -> None:
+def command(experiment: str, overrides: tuple[str, ...], **asked: Any) -> None:
     """Draw samples before and after augmentation.
 
     Each row is a picture as read, then the versions of it that training sees in one epoch after the other, all with
@@ -35,13 +26,4 @@ def command(
     """
     from leakdet_tf.jobs.data_show import show
 
-    asked: dict[str, Any] = {
-        "split": split,
-        "number": number,
-        "versions": versions,
-        "epoch": epoch,
-        "alone": alone,
-        "out": out,
-    }
-    file = show(experiment, overrides, **asked, log=click.echo)
-    click.echo(f"written: {file}")
+    click.echo(f"written: {show(experiment, overrides, **asked, log=click.echo)}")

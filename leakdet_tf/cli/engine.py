@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -23,14 +25,7 @@ import click
 @click.option("--max-changed", type=click.FloatRange(0, 1), metavar="SHARE", help="Golden decisions that may change.")
 @click.option("--anew", is_flag=True, help="Build even if there is an engine for this device.")
 def command(
-    bundle: str,
-    precision: str,
-    workspace: int | None,
-    trtexec: str | None,
-    cache: str | None,
-    trusted: str | None,
-    max_changed: float | None,
-    anew: bool,
+    bundle: str, precision: str, workspace: int | None, cache: str | None, trusted: str | None, **asked: Any
 ) -> None:
     """Build a bundle's TensorRT engine on this device.
 
@@ -45,9 +40,7 @@ def command(
         open_bundle(bundle, trusted=trusted),
         Settings(precision, workspace),
         cache=cache,
-        trtexec=trtexec,
-        anew=anew,
-        max_changed=max_changed,
+        **asked,
         log=lambda line: click.echo(line, err=True),
     )
     agreement = built.engine.card["agreement"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from click.core import ParameterSource
 
@@ -31,15 +33,11 @@ _OF_ONE_MODEL = {
 @overrides
 def command(
     models: tuple[str, ...],
-    data: str | None,
-    split: str,
-    source: str | None,
-    experiment: str | None,
     out: str | None,
-    overrides: tuple[str, ...],
     matrix: bool,
     tests: tuple[str, ...],
     strangers: tuple[str, ...],
+    **of_one: Any,
 ) -> None:
     """Measure a run or a bundle on pictures with their truth.
 
@@ -62,14 +60,5 @@ def command(
         raise click.UsageError("several models, --test and --strangers belong to --matrix")
     from leakdet_tf.jobs.evaluate import evaluate
 
-    done = evaluate(
-        models[0],
-        data=data,
-        split=split,
-        source=source,
-        experiment=experiment,
-        overrides=overrides,
-        out=out,
-        log=click.echo,
-    )
+    done = evaluate(models[0], **of_one, out=out, log=click.echo)
     click.echo("written: " + ", ".join(map(str, done.files)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from leakdet_tf.cli.options import inputs
@@ -16,16 +18,7 @@ from leakdet_tf.cli.options import inputs
 @click.option("--target", metavar="CLASS", help="Class to explain, or truth; by default the decided one.")
 @inputs
 @click.option("--out", default="explained", show_default=True, metavar="DIR", help="Folder for the answers.")
-def command(
-    model: str,
-    pictures: tuple[str, ...],
-    split: str | None,
-    masks: bool,
-    layer: str | None,
-    target: str | None,
-    inputs: dict[str, str],
-    out: str,
-) -> int:
+def command(model: str, pictures: tuple[str, ...], **asked: Any) -> int:
     """Draw where a run's model looked, and score it by masks.
 
     Grad-CAM heat over each PICTURE (a file, a folder, or a pattern in quotes): overlays, contact sheets, a CSV line
@@ -36,15 +29,6 @@ def command(
     """
     from leakdet_tf.jobs.explain import explain
 
-    asked = {"split": split, "layer": layer, "target": target}
-    done = explain(
-        model,
-        pictures,
-        **asked,
-        masks=masks,
-        inputs=inputs,
-        out=out,
-        log=lambda line: click.echo(line, err=True),
-    )
+    done = explain(model, pictures, **asked, log=lambda line: click.echo(line, err=True))
     click.echo(f"{done.explained} explained, {done.refused} refused: {done.files[0]}")
     return 1 if done.refused else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from leakdet_tf.cli.options import overrides
@@ -18,16 +20,7 @@ from leakdet_tf.cli.options import overrides
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Which labels --plant makes wrong."
 )
 @overrides
-def command(
-    root: str,
-    experiment: str | None,
-    run: str | None,
-    threshold: float,
-    out: str | None,
-    share: float | None,
-    seed: int,
-    overrides: tuple[str, ...],
-) -> None:
+def command(root: str, **asked: Any) -> None:
     """Keep the rendered pictures that a classifier of real ones believes.
 
     DIR is a rendered folder with labels. The new folder has its layout with the pictures whose own label is likely
@@ -37,15 +30,5 @@ def command(
     """
     from leakdet_tf.jobs.synth_filter import filter_pictures
 
-    done = filter_pictures(
-        root,
-        experiment=experiment,
-        run=run,
-        threshold=threshold,
-        out=out,
-        share=share,
-        seed=seed,
-        overrides=overrides,
-        log=click.echo,
-    )
+    done = filter_pictures(root, **asked, log=click.echo)
     click.echo(f"{done.folder}: {done.kept} pictures kept, {done.dropped} dropped")

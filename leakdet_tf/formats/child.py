@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,28 @@ class Layer:
     error: float
 
 
-def run(
-    module: str, model: Path, contract: Path, out: Path, *, to: str, options: Mapping[str, Any] | None = None
-) -> Any:
+@dataclass(frozen=True)
+class Asked:
+    """What is to be made of a model.
+
+    Attributes:
+        form: the format's name.
+        calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name in the contract's dtype: pictures as
+            the model takes them, of 8-bit inputs frames of the lowest and of the highest value among them.
+        keep: for int8, layers that stay in float, by their names in an earlier result.
+        memory: for int8, a folder of one model and its calibration pictures. A first call leaves there what it has
+            computed (the float32 or calibrated graph, the ranges of its tensors); later ones begin from it.
+        rank: for int8, whether to measure what each layer's quantization does, which can take a second or more a layer.
+    """
+
+    form: str
+    calibration: Path | None = None
+    keep: Sequence[str] = ()
+    memory: Path | None = None
+    rank: bool = False
+
+
+def run(module: str, model: Path, contract: Path, out: Path, *, to: str, asked: Asked) -> list[Layer]:
     """Convert a ``.keras`` file at the contract's input sizes, under TensorFlow and without a GPU.
 
     Args:
@@ -45,16 +64,24 @@ def run(
         contract: the path of its JSON.
         out: written whole or not at all.
         to: the format's name for the user.
-        options: what else the module is told, as JSON can say it.
+        asked: what else the module is told.
 
     Returns:
-        What the module's own function returned in the child, by way of JSON.
+        With ``asked.rank`` the layers that were quantized, most sensitive first; else nothing.
 
     Raises:
         ExportError: the child process failed or took too long; the message ends with its last line.
     """
     there = environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2", CUDA_VISIBLE_DEVICES="-1")
-    command = [sys.executable, "-m", module, str(model), str(contract), str(out), json.dumps(dict(options or {}))]
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        str(model),
+        str(contract),
+        str(out),
+        json.dumps(asdict(asked), default=str),
+    ]
     try:
         done = subprocess.run(
             command, env=there, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
@@ -72,26 +99,22 @@ def run(
             f"{model}: conversion to {to} failed ({last})", remedy=f"does the model use operators {to} lacks?"
         )
     report = _report(out)
-    said = json.loads(report.read_bytes())
+    layers = [Layer(**layer) for layer in json.loads(report.read_bytes())]
     report.unlink()
-    return said
+    return layers
 
 
-def layers_of(module: str, model: Path, contract: Path, out: Path, *, to: str, **options: Any) -> list[Layer]:
-    """Have :func:`run` convert with ``options``, paths among them as text, and take the layers that it tells of."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    return [Layer(**layer) for layer in run(module, model, contract, out, to=to, options=plain)]
-
-
-def main(convert: Callable[..., Any]) -> None:
-    """In the child: ``convert(model, contract, out, options)`` with the command line's arguments."""
+def main(convert: Callable[[Path, Contract, Path, Asked], list[Layer]]) -> None:
+    """In the child: ``convert`` with the command line's arguments."""
     model, contract, out = (Path(text) for text in sys.argv[1:4])
+    told = json.loads(sys.argv[4])
+    paths = {name: Path(told[name]) for name in ("calibration", "memory") if told[name]}
     try:
-        said = convert(model, Contract.load(contract), out, json.loads(sys.argv[4]))
+        said = convert(model, Contract.load(contract), out, Asked(**told | paths))
     except LeakdetError as error:
         print(error, file=sys.stderr)  # noqa: T201  the caller's last line
         sys.exit(_REFUSED)
-    write_json(_report(out), said)
+    write_json(_report(out), [asdict(layer) for layer in said])
 
 
 def load(model: Path, contract: Contract, *, batched: bool) -> Any:

@@ -7,8 +7,6 @@ have the contract's names and integer types, the output is named ``output``, and
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError, did_you_mean
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.formats import child
-from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.child import Asked, Layer
 from leakdet_tf.formats.onnx_graph import name_nodes, plainly_called, simplified
 
 FILE = "model.onnx"
@@ -43,17 +41,7 @@ def require() -> None:
             )
 
 
-def convert(
-    model: Path,
-    contract: Path,
-    out: Path,
-    *,
-    form: str = "onnx_float32",
-    calibration: Path | None = None,
-    keep: Sequence[str] = (),
-    memory: Path | None = None,
-    rank: bool = False,
-) -> list[Layer]:
+def convert(model: Path, contract: Path, out: Path, *, form: str = "onnx_float32", **int8: Any) -> list[Layer]:
     """Convert a ``.keras`` file to ONNX at the contract's input sizes, its graph as ``outputs`` says.
 
     Args:
@@ -61,11 +49,7 @@ def convert(
         contract: the path of its JSON.
         out: written whole or not at all.
         form: ``"onnx_float32"``, or ``"onnx_int8"``: see :mod:`leakdet_tf.formats.onnx_int8`.
-        calibration: for int8, an ``.npz`` of one array (N, h, w, C) by input name: pictures as the model takes them.
-        keep: for int8, names of layers that stay in float.
-        memory: for int8, a folder of one model and its calibration pictures. A first call leaves the float32 graph and
-            the ranges of its tensors there; later ones begin from them.
-        rank: for int8, whether to measure what each layer's quantization does, which takes a second or more a layer.
+        int8: for int8, the rest of :class:`~leakdet_tf.formats.child.Asked`.
 
     Returns:
         With ``rank`` the layers that were quantized, most sensitive first; else nothing.
@@ -77,37 +61,37 @@ def convert(
     require()
     if form not in FORMS:
         raise ExportError(f"no ONNX format is called '{form}'", remedy=did_you_mean(form, FORMS))
-    if form == INT8 and calibration is None:
+    asked = Asked(form, **int8)
+    if form == INT8 and asked.calibration is None:
         raise ExportError(f"{model}: {form} needs calibration pictures", remedy="give it some of the training split")
-    if form != INT8 and keep:
+    if form != INT8 and asked.keep:
         raise ExportError(f"{model}: every layer of {form} is in float", remedy="leave out the names to keep")
-    options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
-    return child.layers_of("leakdet_tf.formats.onnx", model, contract, out, to="ONNX", **options)
+    return child.run("leakdet_tf.formats.onnx", model, contract, out, to="ONNX", asked=asked)
 
 
-def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+def _convert_here(model_path: Path, contract: Contract, out: Path, asked: Asked) -> list[Layer]:
     import onnx
 
     from leakdet_tf.formats import calibration_set, onnx_int8
 
     with tempfile.TemporaryDirectory() as scratch:
-        memory = Path(options.get("memory") or scratch)
+        memory = asked.memory or Path(scratch)
         if (memory / _FLOAT).is_file():
             proto = onnx.load(memory / _FLOAT, load_external_data=False)
         else:
             proto = _traced(plainly_called(child.load(model_path, contract, batched=True)), contract)
         names = [value.name for value in proto.graph.input]
         layers: list[Layer] = []
-        if options["form"] == INT8:
+        if asked.calibration is not None and asked.form == INT8:
             write_bytes(memory / _FLOAT, proto.SerializeToString())
-            frames = calibration_set.read(Path(options["calibration"]), contract)
-            what = (proto, contract, frames, options["keep"])
+            frames = calibration_set.read(asked.calibration, contract)
+            what = (proto, contract, frames, asked.keep)
             proto = onnx_int8.quantized(*what, ranges=memory / _RANGES)
-            if options.get("rank"):
+            if asked.rank:
                 layers = onnx_int8.effects(*what, ranges=memory / _RANGES)
     _check(proto, [*names, OUTPUT])
     write_bytes(out, proto.SerializeToString())
-    return [asdict(layer) for layer in layers]
+    return layers
 
 
 def _traced(model: Any, contract: Contract) -> Any:

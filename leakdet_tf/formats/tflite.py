@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from leakdet_tf.core.contract import Contract
 from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.files import write_bytes
 from leakdet_tf.formats import child
-from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats.child import Asked, Layer
 
 FILE = "model.tflite"
 """The model's name in a bundle."""
@@ -28,17 +26,7 @@ FORMS = ("tflite_float32", "tflite_float16", "tflite_dynamic", "tflite_int8")
 _ABSENT = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 
 
-def convert(
-    model: Path,
-    contract: Path,
-    out: Path,
-    *,
-    form: str = "tflite_float32",
-    calibration: Path | None = None,
-    keep: Sequence[str] = (),
-    memory: Path | None = None,
-    rank: bool = False,
-) -> list[Layer]:
+def convert(model: Path, contract: Path, out: Path, *, form: str = "tflite_float32", **int8: Any) -> list[Layer]:
     """Convert a ``.keras`` file to TFLite at the contract's input sizes, its graph as ``outputs`` says.
 
     Args:
@@ -46,12 +34,7 @@ def convert(
         contract: the path of its JSON.
         out: written whole or not at all.
         form: one of :data:`FORMS`.
-        calibration: for ``tflite_int8``, an ``.npz`` of one array (N, h, w, C) by input name in the contract's dtype,
-            frames of the lowest and of the highest value among them.
-        keep: for ``tflite_int8``, layers that stay in float, by their names in an earlier result.
-        memory: for ``tflite_int8``, a folder of one model and its calibration pictures. A first call leaves the
-            calibrated graph there; later ones begin from it.
-        rank: for ``tflite_int8``, whether to measure what quantization does to each layer.
+        int8: for ``tflite_int8``, the rest of :class:`~leakdet_tf.formats.child.Asked`.
 
     Returns:
         With ``rank`` the layers that were quantized, most sensitive first; else nothing.
@@ -62,32 +45,29 @@ def convert(
     """
     if form not in FORMS:
         raise ExportError(f"'{form}' is not a TFLite format", remedy=f"choose from: {', '.join(FORMS)}")
-    if (form == "tflite_int8") != (calibration is not None):
-        told = "needs calibration pictures" if calibration is None else "takes no calibration pictures"
+    asked = Asked(form, **int8)
+    if (form == "tflite_int8") != (asked.calibration is not None):
+        told = "needs calibration pictures" if asked.calibration is None else "takes no calibration pictures"
         raise ExportError(f"{form} {told}", remedy="give them to tflite_int8 and to no other TFLite format")
-    if keep and form != "tflite_int8":
+    if asked.keep and form != "tflite_int8":
         raise ExportError(f"{form} quantizes no layer, so none can be kept in float", remedy="leave 'keep' empty")
-    options = {"form": form, "calibration": calibration, "keep": list(keep), "memory": memory, "rank": rank}
-    return child.layers_of("leakdet_tf.formats.tflite", model, contract, out, to=f"TFLite ({form})", **options)
+    return child.run("leakdet_tf.formats.tflite", model, contract, out, to=f"TFLite ({form})", asked=asked)
 
 
-def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
+def _convert_here(model_path: Path, contract: Contract, out: Path, asked: Asked) -> list[Layer]:
     import keras
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
     from leakdet_tf.formats import calibration_set, tflite_int8
 
-    form: str = options["form"]
-    memory = Path(options["memory"]) if options.get("memory") else None
     layers: list[Layer] = []
-    if form == "tflite_int8":
-        frames = calibration_set.read(Path(options["calibration"]), contract)
-    before = tflite_int8.Calibrated.load(memory) if memory else None
+    if asked.calibration is not None:
+        frames = calibration_set.read(asked.calibration, contract)
+    before = tflite_int8.Calibrated.load(asked.memory) if asked.memory else None
     if before is not None:
-        write_bytes(out, before.quantized(options["keep"]))
-        layers = before.errors(options["keep"], contract, frames) if options.get("rank") else []
-        return [asdict(layer) for layer in layers]
+        write_bytes(out, before.quantized(asked.keep))
+        return before.errors(asked.keep, contract, frames) if asked.rank else []
     model = child.load(model_path, contract, batched=False)
     signature = [
         keras.InputSpec(shape=(1, *contract.inputs[tensor.name].shape), dtype=tensor.dtype, name=tensor.name)
@@ -97,17 +77,17 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
         given = signature if len(signature) == 1 else [signature]  # several inputs are one argument
         model.export(folder, format="tf_saved_model", input_signature=given, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if form != "tflite_float32":
+        if asked.form != "tflite_float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if form == "tflite_float16":
+        if asked.form == "tflite_float16":
             converter.target_spec.supported_types = [tf.float16]
         try:
-            if form == "tflite_int8":
+            if asked.form == "tflite_int8":
                 graph = tflite_int8.calibrated(converter, model, contract, frames)
-                content = graph.quantized(options["keep"])
-                layers = graph.errors(options["keep"], contract, frames) if options.get("rank") else []
-                if memory:
-                    graph.save(memory)
+                content = graph.quantized(asked.keep)
+                layers = graph.errors(asked.keep, contract, frames) if asked.rank else []
+                if asked.memory:
+                    graph.save(asked.memory)
             else:
                 content = converter.convert()
         except ConverterError as error:
@@ -116,7 +96,7 @@ def _convert_here(model_path: Path, contract: Contract, out: Path, options: dict
                 raise
             raise ExportError(f"TFLite has no builtin operators for: {absent}", remedy="use other layers") from error
     write_bytes(out, content)
-    return [asdict(layer) for layer in layers]
+    return layers
 
 
 if __name__ == "__main__":

@@ -14,10 +14,8 @@ from typing import Any
 import keras
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
-from leakdet_tf.core.registry import REGISTRY
-from leakdet_tf.models.initialize import draw_weights
 from leakdet_tf.models.pretrained import load_encoder
-from leakdet_tf.models.segmenter import SCALES, encode
+from leakdet_tf.models.segmenter import SCALES, encoded, finished
 from leakdet_tf.models.weight_files import find_weights
 
 _ACTIVATIONS = {"softmax": 2, "sigmoid": 1}
@@ -72,17 +70,27 @@ def resnet_classifier(
     Raises:
         ModelError: an argument is out of range, the encoder does not return what it should, or the weights do not fit.
     """
-    return _classifier(
-        (input_shape, input_dtype, input_name),
-        classes,
-        encoder,
-        activation,
-        encoder_weights=encoder_weights,
-        dropout=dropout,
-        options=dict(encoder_options or {}),
-        seed=seed,
-        name=name,
-    )
+    shape = _checked_shape(name, input_shape)
+    _check(name, classes, activation, input_dtype, dropout)
+    options, file = dict(encoder_options or {}), None
+    if encoder_weights and encoder_weights != "none":
+        if shape[2] != 3:
+            raise ModelError(
+                f"{name}: encoder_weights are for red, green and blue, the input has {shape[2]} channels",
+                remedy="leave encoder_weights out, or give a colour input",
+            )
+        file = find_weights(encoder, encoder_weights, options)
+        options = file.options | options
+
+    picture, features = encoded(shape, input_dtype, input_name, encoder, options)
+    x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="head_pool")(features[-1])
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
+    x = keras.layers.Dense(classes, name="head_dense")(x)
+    model = finished(picture, features, x, encoder, activation, seed=seed, name=name)
+    if file is not None:
+        load_encoder(model, file, options)
+    return model
 
 
 def mobilenet_classifier(
@@ -120,62 +128,19 @@ def mobilenet_classifier(
         raise ModelError(
             f"{name}: alpha is {alpha!r}, and {options['alpha']!r} in encoder_options", remedy="give it once"
         )
-    return _classifier(
-        (input_shape, input_dtype, input_name),
+    return resnet_classifier(
+        input_shape,
         classes,
         encoder,
         activation,
         encoder_weights=encoder_weights,
         dropout=dropout,
-        options=options,
+        encoder_options=options,
+        input_dtype=input_dtype,
+        input_name=input_name,
         seed=seed,
         name=name,
     )
-
-
-def _classifier(
-    image: tuple[Sequence[int | None], str, str],
-    classes: int,
-    encoder: str | Callable[..., Any],
-    activation: str,
-    *,
-    encoder_weights: str | None,
-    dropout: float,
-    options: dict[str, Any],
-    seed: int | None,
-    name: str,
-) -> keras.Model:
-    shape, input_dtype, input_name = image
-    height, width, channels = _checked_shape(name, shape)
-    _check(name, classes, activation, input_dtype, dropout)
-    file = None
-    if encoder_weights and encoder_weights != "none":
-        if channels != 3:
-            raise ModelError(
-                f"{name}: encoder_weights are for red, green and blue, the input has {channels} channels",
-                remedy="leave encoder_weights out, or give a colour input",
-            )
-        file = find_weights(encoder, encoder_weights, options)
-        options = file.options | options
-
-    picture = keras.Input((height, width, channels), dtype=input_dtype, name=input_name)
-    # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
-    x = keras.layers.Rescaling(SCALES[input_dtype], dtype="float32", name="photometry")(picture)
-    features = encode(x, encoder, options, (height, width))
-    x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="head_pool")(features[-1])
-    if dropout:
-        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
-    x = keras.layers.Dense(classes, name="head_dense")(x)
-    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    x = keras.layers.Activation(activation, dtype="float32", name="probabilities")(x)
-
-    model = keras.Model(picture, x, name=name)
-    if seed is not None:
-        foreign = callable(encoder) or encoder not in REGISTRY["encoder"]
-        draw_weights(model, seed, keep=keras.Model(picture, features).layers if foreign else ())
-    if file is not None:
-        load_encoder(model, file, options)
-    return model
 
 
 def _check(name: str, classes: int, activation: str, input_dtype: str, dropout: float) -> None:

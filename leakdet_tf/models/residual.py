@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from leakdet_tf.core.errors import ModelError, did_you_mean
+from leakdet_tf.models.resnet import check_width, conv, pooled
 
 Unit = Callable[[keras.KerasTensor, int, tuple[int, int], str], keras.KerasTensor]
 
@@ -95,17 +96,13 @@ def _encode(
     name: str,
 ) -> list[keras.KerasTensor]:
     """Stem and four stages; ``shape`` is (filters out by filters in, convolutions) of a unit."""
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise ModelError(f"encoder width must be a positive whole number, not {width!r}", remedy="64 is the usual one")
+    check_width(width)
     expansion, convolutions = shape
 
     x = _preprocess(x, preprocessing, f"{name}_preprocessing")
     x = _relu(_conv_norm(x, width, 7, 2, name, "0"), f"{name}_relu0")
     features = [x]
-    # Zeros pad as well as minus infinity here: what is pooled went through a ReLU.
-    x = keras.layers.ZeroPadding2D(1, data_format="channels_last", name=f"{name}_pool0_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name=f"{name}_pool0")(x)
-
+    x = pooled(x, name)
     for stage, depth in enumerate(depths, start=1):
         filters = width * 2 ** (stage - 1)
         for index in range(1, depth + 1):
@@ -129,22 +126,8 @@ def _conv_norm(
     x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str, label: str
 ) -> keras.KerasTensor:
     """Convolution without bias, padded by kernel // 2 on all four sides, then a batch norm."""
-    conv = f"{name}_conv{label}"
-    padding = "same"
-    if stride > 1:  # Keras's "same" would pad only right and below
-        padding = "valid"
-        if kernel > 1:
-            x = keras.layers.ZeroPadding2D(kernel // 2, data_format="channels_last", name=f"{conv}_pad")(x)
-    x = keras.layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        padding=padding,
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        data_format="channels_last",
-        name=conv,
-    )(x)
+    drawn = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    x = conv(x, filters, kernel, stride, f"{name}_conv{label}", initializer=drawn)
     return keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=1e-5, name=f"{name}_bn{label}")(x)
 
 

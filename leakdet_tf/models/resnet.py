@@ -10,6 +10,7 @@ He et al., Delving Deep into Rectifiers, arXiv 1502.01852 (initial weights).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -51,17 +52,14 @@ def _encode(
     x: keras.KerasTensor, depths: tuple[int, ...], unit: Unit, width: int, expansion: int, name: str
 ) -> list[keras.KerasTensor]:
     """Stem and four stages. The first unit of a stage halves the picture (but for stage 1, which follows a pooling)."""
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise ModelError(f"encoder width must be a positive whole number, not {width!r}", remedy="64 is the usual one")
+    check_width(width)
 
     # The picture is normalised in float32 under every policy: 16-bit counts would not fit into half precision.
     x = _norm(x, f"{name}_bn_data", scale=False, dtype="float32")
-    x = _conv(x, width, 7, 2, f"{name}_conv0")
+    x = conv(x, width, 7, 2, f"{name}_conv0")
     x = _norm_relu(x, name, "0")
     features = [x]
-    x = keras.layers.ZeroPadding2D(1, data_format="channels_last", name=f"{name}_pool0_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name=f"{name}_pool0")(x)
-
+    x = pooled(x, name)
     for stage, depth in enumerate(depths, start=1):
         filters = width * 2 ** (stage - 1)
         for index in range(1, depth + 1):
@@ -70,7 +68,7 @@ def _encode(
             shortcut, stride = x, 1
             if index == 1:
                 stride = 1 if stage == 1 else 2
-                shortcut = _conv(activated, filters * expansion, 1, stride, f"{unit_name}_shortcut")
+                shortcut = conv(activated, filters * expansion, 1, stride, f"{unit_name}_shortcut")
                 if stage > 1:
                     features.append(activated)
             x = keras.layers.Add(name=f"{unit_name}_add")([unit(activated, filters, stride, unit_name), shortcut])
@@ -79,20 +77,34 @@ def _encode(
 
 
 def _two_convolutions(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    x = _conv(x, filters, 3, stride, f"{name}_conv1")
+    x = conv(x, filters, 3, stride, f"{name}_conv1")
     x = _norm_relu(x, name, "2")
-    return _conv(x, filters, 3, 1, f"{name}_conv2")
+    return conv(x, filters, 3, 1, f"{name}_conv2")
 
 
 def _bottleneck(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    x = _conv(x, filters, 1, 1, f"{name}_conv1")
+    x = conv(x, filters, 1, 1, f"{name}_conv1")
     x = _norm_relu(x, name, "2")
-    x = _conv(x, filters, 3, stride, f"{name}_conv2")
+    x = conv(x, filters, 3, stride, f"{name}_conv2")
     x = _norm_relu(x, name, "3")
-    return _conv(x, filters * 4, 1, 1, f"{name}_conv3")
+    return conv(x, filters * 4, 1, 1, f"{name}_conv3")
 
 
-def _conv(x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
+def check_width(width: Any) -> None:
+    """Raise ModelError unless ``width`` is a positive whole number."""
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise ModelError(f"encoder width must be a positive whole number, not {width!r}", remedy="64 is the usual one")
+
+
+def pooled(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Maxima of 3x3 at stride 2. Zeros pad as well as minus infinity here: what is pooled went through a ReLU."""
+    x = keras.layers.ZeroPadding2D(1, data_format="channels_last", name=f"{name}_pool0_pad")(x)
+    return keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name=f"{name}_pool0")(x)
+
+
+def conv(
+    x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str, *, initializer: Any = "he_uniform"
+) -> keras.KerasTensor:
     """Convolution without bias, padded by kernel // 2 on all four sides.
 
     With a stride Keras's "same" pads only right and below, which shifts the grid; hence the explicit padding.
@@ -108,7 +120,7 @@ def _conv(x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: st
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer="he_uniform",
+        kernel_initializer=initializer,
         data_format="channels_last",
         name=name,
     )(x)

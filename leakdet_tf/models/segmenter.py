@@ -76,22 +76,13 @@ def unet(
             remedy="give one for each decoder stage, for example (256, 128, 64, 32, 16)",
         )
 
-    image = keras.Input(shape, dtype=input_dtype, name=input_name)
-    # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
-    x = keras.layers.Rescaling(SCALES[input_dtype], dtype="float32", name="photometry")(image)
-    *skips, x = features = encode(x, encoder, encoder_options or {}, (height, width))
+    image, features = encoded(shape, input_dtype, input_name, encoder, encoder_options or {})
+    *skips, x = features
     for stage, filters in enumerate(decoder_filters):
         skip = skips.pop() if skips else None
         x = _decoder_stage(x, skip, filters, f"decoder_stage{stage}")
     x = _apply_head(x, head, classes, (height, width))
-    x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    x = keras.layers.Activation(activation, dtype="float32", name="probabilities")(x)
-
-    model = keras.Model(image, x, name=name)
-    if seed is not None:
-        foreign = callable(encoder) or encoder not in REGISTRY["encoder"]
-        draw_weights(model, seed, keep=keras.Model(image, features).layers if foreign else ())
-    return model
+    return finished(image, features, x, encoder, activation, seed=seed, name=name)
 
 
 def _decoder_stage(x: keras.KerasTensor, skip: keras.KerasTensor | None, filters: int, name: str) -> keras.KerasTensor:
@@ -114,13 +105,20 @@ def _decoder_stage(x: keras.KerasTensor, skip: keras.KerasTensor | None, filters
     return x
 
 
-def encode(
-    x: keras.KerasTensor,
+def encoded(
+    shape: tuple[int | None, int | None, int],
+    input_dtype: str,
+    input_name: str,
     encoder: str | Callable[..., Any],
     options: dict[str, Any],
-    size: tuple[int | None, int | None],
-) -> list[keras.KerasTensor]:
-    """Call the encoder and check what it returns against the contract: five feature maps, finest first."""
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
+    """An input of shape (H, W, C), and its five feature maps, finest first.
+
+    What the encoder returns is checked against the contract; ModelError where it is anything else.
+    """
+    image = keras.Input(shape, dtype=input_dtype, name=input_name)
+    # float32 under every policy: 65535 is beyond float16. The encoder's layers cast to what they compute in.
+    x = keras.layers.Rescaling(SCALES[input_dtype], dtype="float32", name="photometry")(image)
     label = _label("encoder", encoder)
     function = resolve("encoder", encoder)
     _check_options(label, function, x, options)
@@ -131,9 +129,29 @@ def encode(
     if len(features) != len(STRIDES):
         raise ModelError(f"{label}: expected 5 tensors, got {len(features)}", remedy=remedy)
     for place, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
-        expected = (size[0] and size[0] // stride, size[1] and size[1] // stride, None)
+        expected = (shape[0] and shape[0] // stride, shape[1] and shape[1] // stride, None)
         _check_map(f"{label}: tensor {place} (stride {stride})", feature, expected, remedy)
-    return list(features)
+    return image, list(features)
+
+
+def finished(
+    image: keras.KerasTensor,
+    features: list[keras.KerasTensor],
+    outputs: keras.KerasTensor,
+    encoder: str | Callable[..., Any],
+    activation: str,
+    *,
+    seed: int | None,
+    name: str,
+) -> keras.Model:
+    """The model that ends in ``outputs``, its weights drawn; those of an encoder that is not registered are kept."""
+    x = keras.layers.Activation("linear", dtype="float32", name="logits")(outputs)
+    x = keras.layers.Activation(activation, dtype="float32", name="probabilities")(x)
+    model = keras.Model(image, x, name=name)
+    if seed is not None:
+        foreign = callable(encoder) or encoder not in REGISTRY["encoder"]
+        draw_weights(model, seed, keep=keras.Model(image, features).layers if foreign else ())
+    return model
 
 
 def _apply_head(

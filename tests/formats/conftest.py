@@ -17,6 +17,7 @@ from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec, Pixels
 from leakdet_tf.edge import Predictor
 from leakdet_tf.formats.bundle import Calibration, Evidence, Exported, Metric, make_bundle
+from leakdet_tf.formats.child import Asked
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Converts in this process: the same functions, without the seconds that a new one takes to start."""
     import keras
 
-    def run(
-        module: str, model: Path, contract: Path, out: Path, *, to: str, options: dict[str, Any] | None = None
-    ) -> Any:
+    def run(module: str, model: Path, contract: Path, out: Path, *, to: str, asked: Asked) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converters' own
-            return importlib.import_module(module)._convert_here(model, Contract.load(contract), out, options or {})
+            return importlib.import_module(module)._convert_here(model, Contract.load(contract), out, asked)
 
     monkeypatch.setattr("leakdet_tf.formats.child.run", run)
     yield

@@ -15,6 +15,7 @@ from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.edge.backends.litert import LiteRTBackend
 from leakdet_tf.formats import child, tflite
+from leakdet_tf.formats.child import Asked
 from leakdet_tf.formats.precision import in_float32
 
 SIDE = 16
@@ -86,7 +87,7 @@ def converted(model: Any, folder: Path) -> LiteRTBackend:
     model.save(folder / "m.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own
-        tflite._convert_here(folder / "m.keras", CONTRACT, folder / "m.tflite", {"form": "tflite_float32"})
+        tflite._convert_here(folder / "m.keras", CONTRACT, folder / "m.tflite", Asked("tflite_float32"))
     return LiteRTBackend((folder / "m.tflite").read_bytes(), CONTRACT)
 
 

@@ -34,12 +34,10 @@ def at_once() -> Iterator[None]:
 
     import keras
 
-    def run(module: str, model: Path, contract: Path, out: Path, *, to: str, options: Any = None) -> Any:
+    def run(module: str, model: Path, contract: Path, out: Path, *, to: str, asked: child.Asked) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the converters' own
-            return importlib.import_module(module)._convert_here(
-                model, Contract.load(contract), out, dict(options or {})
-            )
+            return importlib.import_module(module)._convert_here(model, Contract.load(contract), out, asked)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "run", run)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from leakdet_tf.core.contract import Contract, classes_of
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.formats import onnx as format_onnx
+from leakdet_tf.formats.child import Asked
 from leakdet_tf.formats.onnx_lint import SINCE, TYPES, Finding, findings, summary, unsupported
 from leakdet_tf.models import mobilenet_classifier, resnet_classifier, unet, yolov8
 
@@ -77,7 +78,7 @@ def test_the_models_own_graphs_hold_nothing_that_tensorrt_refuses(name: str, tmp
     make().save(tmp_path / "model.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own
-        format_onnx._convert_here(tmp_path / "model.keras", contract, tmp_path / "x.onnx", {"form": "onnx_float32"})
+        format_onnx._convert_here(tmp_path / "model.keras", contract, tmp_path / "x.onnx", Asked("onnx_float32"))
     proto = onnx.load(tmp_path / "x.onnx")
     assert len(proto.graph.node) > 30
     assert findings(proto) == []

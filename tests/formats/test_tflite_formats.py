@@ -16,8 +16,8 @@ from leakdet_tf.core.errors import ExportError
 from leakdet_tf.core.images import ImageSpec
 from leakdet_tf.core.tasks.detect import decoded, output_shape
 from leakdet_tf.edge.backends.litert import LiteRTBackend
-from leakdet_tf.formats import calibration, tflite
-from leakdet_tf.formats.child import Layer
+from leakdet_tf.formats import calibration_set, tflite
+from leakdet_tf.formats.child import Asked, Layer
 
 SIDE = 32
 
@@ -151,12 +151,10 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
             model, contract, calibration = saved(kind)
             contract = replace(contract, outputs=outputs)
             out = folder / f"{len(made)}.tflite"
-            options = {"form": form, "calibration": str(calibration) if form == "tflite_int8" else None}
-            options |= {"keep": keep, "rank": True}
+            asked = Asked(form, calibration if form == "tflite_int8" else None, keep, rank=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converter's own
-                found = tflite._convert_here(model, contract, out, options)
-            layers = [Layer(**layer) for layer in found]
+                layers = tflite._convert_here(model, contract, out, asked)
             made[key] = Made(out, layers, LiteRTBackend(out.read_bytes(), contract))
         return made[key]
 
@@ -342,7 +340,7 @@ def test_calibration_that_does_not_fit_is_refused(arrays: dict[str, Any], messag
     contract = Contract("classify", {"image": ImageSpec(SIDE, SIDE)}, classes_of(["one", "two"]), "softmax")
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ExportError, match=message):
-        calibration.read(tmp_path / "x.npz", contract)
+        calibration_set.read(tmp_path / "x.npz", contract)
 
 
 def test_calibration_that_is_damaged_is_refused(tmp_path: Path) -> None:
@@ -352,9 +350,9 @@ def test_calibration_that_is_damaged_is_refused(tmp_path: Path) -> None:
     for damaged in (content[:200], b"", b"abc"):
         (tmp_path / "x.npz").write_bytes(damaged)
         with pytest.raises(ExportError, match="cannot be read"):
-            calibration.read(tmp_path / "x.npz", contract)
+            calibration_set.read(tmp_path / "x.npz", contract)
     with pytest.raises(ExportError, match="cannot be read"):
-        calibration.read(tmp_path / "absent.npz", contract)
+        calibration_set.read(tmp_path / "absent.npz", contract)
 
 
 def test_in_a_process_of_its_own(
