@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -247,16 +248,17 @@ def test_fit_gets_what_is_left(home: Path) -> None:
 
 
 def test_a_split_without_its_faulty_files_can_be_used_again(home: Path) -> None:
-    from leakdet_tf.jobs.run.run import _write_inputs
+    from leakdet_tf.jobs.run.run import Run, write_inputs
 
     (home / "data" / "train" / "images" / "train1.png").write_bytes(b"")
     divided = [*settings(home), f"data.root={home / 'data' / 'train'}", "data.split={train=0.4, val=0.3, test=0.3}"]
     experiment = load(home / "checked.toml", divided)
     parts = usable_parts(experiment, quarantine=home / "run" / "quarantine.csv", log=lambda line: None)
-    contract = contract_of(experiment, "softmax")
-    caches = decode_all(experiment, parts, contract, log=lambda line: None)
-    given = {name: contributions(experiment, parts[name], cache.targets) for name, cache in caches.items()}
-    _write_inputs(home / "run", experiment, contract, parts, caches, given)
+    run = Run(experiment, echo=print, held=ExitStack(), quarantine=True, resumed=None)
+    run.folder, run.parts, run.contract = home / "run", parts, contract_of(experiment, "softmax")
+    run.caches = decode_all(experiment, parts, run.contract, log=lambda line: None)
+    given = {name: contributions(experiment, parts[name], cache.targets) for name, cache in run.caches.items()}
+    write_inputs(run, given)
     again = load(home / "checked.toml", [*divided, f"data.split.manifest={home / 'run' / 'split.json'}"])
     assert usable_parts(again, quarantine=None, log=lambda line: None) == parts
 
